@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A simulated host at the syscall boundary: VFIO, iommufd and Intel Xe VFs that migrate, with faults.
