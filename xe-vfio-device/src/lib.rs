@@ -1,2 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Live migration and snapshots of Intel Xe GPU VFs for rust-vmm hypervisors.
+
+pub mod stream;
+pub mod xe;

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Decoding without I/O: the decoder says how many bytes it needs next, and makes an event of exactly these.
+//!
+//! ```text
+//! loop { let n = decoder.need(); fill buf[..n]; match decoder.accept(&buf[..n])? { ... } }
+//! ```
+//! [`Decoder::need`] is bounded by [`Limits`] before it is answered, so a caller may take memory for it, and an event's
+//! content has passed its checksum. After an error and after the end nothing more is accepted.
+
+use thiserror::Error;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use super::frame::{
+    self, END_SIZE, End, FRAME_DEFAULT, FRAME_HEADER_SIZE, FRAME_MAX, FrameError, FrameHeader,
+    FrameType, PREAMBLE_SIZE, Preamble, REASON_MAX, Totals,
+};
+use super::manifest::{MANIFEST_MAX, Manifest, ManifestError};
+
+/// What a receiver is ready to take memory for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of an encoded manifest; at most [`MANIFEST_MAX`] is of use.
+    pub manifest: u32,
+    /// Most payload bytes of a frame; at most [`FRAME_MAX`] is of use.
+    pub frame: u32,
+}
+
+impl Default for Limits {
+    /// 64 KiB of manifest, 1 MiB of frame.
+    fn default() -> Self {
+        Self {
+            manifest: MANIFEST_MAX,
+            frame: FRAME_DEFAULT,
+        }
+    }
+}
+
+/// What is wrong with a stream.
+#[derive(Debug, PartialEq, Error)]
+pub enum DecodeFault {
+    /// Preamble or frame header.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A length above the receiver's limit.
+    #[error("The {what} has {found} bytes, {least} to {most} are accepted here")]
+    Length {
+        /// What has the length.
+        what: &'static str,
+        /// The length.
+        found: u32,
+        /// Smallest length accepted.
+        least: u32,
+        /// Largest length accepted.
+        most: u32,
+    },
+    /// A checksum that does not hold.
+    #[error(
+        "The checksum of the {what} is {found:016x}, its bytes have {computed:016x}: they were altered on the way"
+    )]
+    Checksum {
+        /// What was summed.
+        what: &'static str,
+        /// Checksum in the stream.
+        found: u64,
+        /// Checksum of the bytes.
+        computed: u64,
+    },
+    /// A frame out of turn.
+    #[error(
+        "The frame has number {found}, expected is {expected}: a frame was lost, repeated or moved"
+    )]
+    Sequence {
+        /// Number it has.
+        found: u64,
+        /// Number in turn.
+        expected: u64,
+    },
+    /// The end record says something else than what came.
+    #[error(
+        "The end record tells of {sent:?}, received is {received:?}: frames were lost or altered on the way"
+    )]
+    End {
+        /// As the sender counted: payload bytes, data frames, digest.
+        sent: (u64, u64, u128),
+        /// As counted here.
+        received: (u64, u64, u128),
+    },
+    /// An abort reason that is no text.
+    #[error("The sender stopped, but its reason is not UTF-8")]
+    Reason,
+    /// Bytes after the end or after an error.
+    #[error("Bytes follow the end of the stream, or an error in it")]
+    Ended,
+    /// The stream ends where more has to come.
+    #[error(
+        "The stream ends here, {missing} bytes before the next piece of it is whole: the sender stopped or the connection broke"
+    )]
+    Truncated {
+        /// Bytes missing of the piece that was being read.
+        missing: usize,
+    },
+}
+
+/// A fault and where it stands.
+#[derive(Debug, PartialEq, Error)]
+#[error("The device state stream is refused at byte {offset} ({place})")]
+pub struct DecodeError {
+    /// Byte offset in the stream of the piece at fault.
+    pub offset: u64,
+    /// The piece: preamble, manifest, or a frame by its number.
+    pub place: Place,
+    /// What is wrong.
+    #[source]
+    pub fault: DecodeFault,
+}
+
+/// A piece of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The first 40 bytes.
+    Preamble,
+    /// The manifest.
+    Manifest,
+    /// The frame of this number.
+    Frame(u64),
+    /// Behind the last frame.
+    End,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Preamble => f.write_str("preamble"),
+            Self::Manifest => f.write_str("manifest"),
+            Self::Frame(sequence) => write!(f, "frame {sequence}"),
+            Self::End => f.write_str("after the end"),
+        }
+    }
+}
+
+/// What the accepted bytes were.
+#[derive(Debug, PartialEq)]
+pub enum Event<'a> {
+    /// A header; its event comes with the bytes it announced.
+    More,
+    /// The stream is open.
+    Manifest(Box<Manifest>),
+    /// Device state.
+    Data(&'a [u8]),
+    /// The sender stopped for this reason; the state received so far is of no use.
+    Abort(String),
+    /// The stream is complete and whole.
+    End(End),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Preamble,
+    Manifest(Preamble),
+    Header,
+    Payload(FrameHeader, [u8; FRAME_HEADER_SIZE]),
+    Ended,
+}
+
+/// State of a stream's receiving side.
+#[derive(Clone)]
+pub struct Decoder {
+    limits: Limits,
+    step: Step,
+    frame_max: u32,
+    sequence: u64,
+    payload_bytes: u64,
+    /// Bytes accepted, which is the offset of what comes next.
+    offset: u64,
+    digest: Xxh3Default,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            limits: Limits {
+                manifest: limits.manifest.min(MANIFEST_MAX),
+                frame: limits.frame.min(FRAME_MAX),
+            },
+            step: Step::Preamble,
+            frame_max: 0,
+            sequence: 0,
+            payload_bytes: 0,
+            offset: 0,
+            digest: Xxh3Default::new(),
+        }
+    }
+
+    /// Bytes that [`Decoder::accept`] wants next, within the limits; 0 after the end.
+    pub fn need(&self) -> usize {
+        match self.step {
+            Step::Preamble => PREAMBLE_SIZE,
+            Step::Manifest(preamble) => preamble.manifest_length as usize,
+            Step::Header => FRAME_HEADER_SIZE,
+            Step::Payload(header, _) => header.length as usize,
+            Step::Ended => 0,
+        }
+    }
+
+    /// Whether the stream ended, by end record, abort or error.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.step, Step::Ended)
+    }
+
+    /// What was received so far.
+    pub fn totals(&self) -> Totals {
+        let frames = self.sequence - u64::from(self.has_ended() && self.sequence > 0);
+        Totals {
+            payload_bytes: self.payload_bytes,
+            wire_bytes: self.offset,
+            frames,
+        }
+    }
+
+    /// Takes the next [`Decoder::need`] bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for any byte that no writer would have written; the decoder has then ended. Fewer or more bytes than
+    /// needed are such an error too.
+    pub fn accept<'a>(&mut self, bytes: &'a [u8]) -> Result<Event<'a>, DecodeError> {
+        let (offset, place) = (self.offset, self.place());
+        let step = std::mem::replace(&mut self.step, Step::Ended);
+        let result = self.take(step, bytes);
+        self.offset += bytes.len() as u64;
+        result.map_err(|fault| DecodeError {
+            offset,
+            place,
+            fault,
+        })
+    }
+
+    /// The error for a stream that ended after `got` of the needed bytes.
+    pub fn truncated(&self, got: usize) -> DecodeError {
+        let fault = DecodeFault::Truncated {
+            missing: self.need().saturating_sub(got),
+        };
+        DecodeError {
+            offset: self.offset,
+            place: self.place(),
+            fault,
+        }
+    }
+
+    fn place(&self) -> Place {
+        match self.step {
+            Step::Preamble => Place::Preamble,
+            Step::Manifest(_) => Place::Manifest,
+            Step::Header | Step::Payload(..) => Place::Frame(self.sequence),
+            Step::Ended => Place::End,
+        }
+    }
+
+    fn take<'a>(&mut self, step: Step, bytes: &'a [u8]) -> Result<Event<'a>, DecodeFault> {
+        match step {
+            Step::Preamble => self.preamble(exact(bytes)?),
+            Step::Manifest(preamble) => self.manifest(&preamble, bytes),
+            Step::Header => self.header(exact(bytes)?),
+            Step::Payload(header, raw) => self.payload(header, &raw, bytes),
+            Step::Ended => Err(DecodeFault::Ended),
+        }
+    }
+
+    fn preamble(&mut self, bytes: &[u8; PREAMBLE_SIZE]) -> Result<Event<'static>, DecodeFault> {
+        let preamble = Preamble::decode(bytes)?;
+        bounded(
+            "manifest",
+            preamble.manifest_length,
+            1,
+            self.limits.manifest,
+        )?;
+        bounded(
+            "sender's largest frame",
+            preamble.frame_max,
+            1,
+            self.limits.frame,
+        )?;
+        self.frame_max = preamble.frame_max;
+        self.digest.update(bytes);
+        self.step = Step::Manifest(preamble);
+        Ok(Event::More)
+    }
+
+    fn manifest(
+        &mut self,
+        preamble: &Preamble,
+        bytes: &[u8],
+    ) -> Result<Event<'static>, DecodeFault> {
+        whole(bytes, preamble.manifest_length)?;
+        check("manifest", preamble.manifest_checksum, xxh3_64(bytes))?;
+        let manifest = Manifest::decode(bytes, preamble.manifest_version)?;
+        self.step = Step::Header;
+        Ok(Event::Manifest(Box::new(manifest)))
+    }
+
+    fn header(&mut self, bytes: &[u8; FRAME_HEADER_SIZE]) -> Result<Event<'static>, DecodeFault> {
+        let header = FrameHeader::decode(bytes)?;
+        if header.sequence != self.sequence {
+            return Err(DecodeFault::Sequence {
+                found: header.sequence,
+                expected: self.sequence,
+            });
+        }
+        let (what, least, most) = match header.frame_type {
+            FrameType::Data => ("data frame", 1, self.frame_max),
+            FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
+            FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),
+        };
+        bounded(what, header.length, least, most)?;
+        self.step = Step::Payload(header, *bytes);
+        Ok(Event::More)
+    }
+
+    fn payload<'a>(
+        &mut self,
+        header: FrameHeader,
+        raw: &[u8; FRAME_HEADER_SIZE],
+        bytes: &'a [u8],
+    ) -> Result<Event<'a>, DecodeFault> {
+        whole(bytes, header.length)?;
+        check(
+            "frame",
+            frame::stored_checksum(raw),
+            frame::checksum(raw, bytes),
+        )?;
+        let event = match header.frame_type {
+            FrameType::Data => {
+                self.digest.update(raw);
+                self.payload_bytes += bytes.len() as u64;
+                self.step = Step::Header;
+                Event::Data(bytes)
+            }
+            FrameType::Abort => {
+                Event::Abort(String::from_utf8(bytes.to_vec()).map_err(|_| DecodeFault::Reason)?)
+            }
+            FrameType::End => {
+                let end = End::decode(exact(bytes)?);
+                let sent = (end.payload_bytes, end.frames, end.digest);
+                let received = (self.payload_bytes, self.sequence, self.digest.digest128());
+                if sent != received {
+                    return Err(DecodeFault::End { sent, received });
+                }
+                Event::End(end)
+            }
+        };
+        self.sequence += 1;
+        Ok(event)
+    }
+}
+
+fn bounded(what: &'static str, found: u32, least: u32, most: u32) -> Result<(), DecodeFault> {
+    if (least..=most).contains(&found) {
+        Ok(())
+    } else {
+        Err(DecodeFault::Length {
+            what,
+            found,
+            least,
+            most,
+        })
+    }
+}
+
+fn check(what: &'static str, found: u64, computed: u64) -> Result<(), DecodeFault> {
+    if found == computed {
+        Ok(())
+    } else {
+        Err(DecodeFault::Checksum {
+            what,
+            found,
+            computed,
+        })
+    }
+}
+
+fn exact<const N: usize>(bytes: &[u8]) -> Result<&[u8; N], DecodeFault> {
+    whole(bytes, N as u32)?;
+    Ok(bytes.first_chunk().expect("the length was just compared"))
+}
+
+fn whole(bytes: &[u8], need: u32) -> Result<(), DecodeFault> {
+    match (need as usize).cmp(&bytes.len()) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(DecodeFault::Truncated {
+            missing: need as usize - bytes.len(),
+        }),
+        std::cmp::Ordering::Less => Err(DecodeFault::Ended),
+    }
+}

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The pieces of the format and their bytes: preamble, frame header, end record. All numbers are little-endian.
+//!
+//! Encoding and decoding here are exact inverses on fixed arrays; nothing is checked but what no writer of this version
+//! writes. Lengths and sequence are for [`Decoder`](super::Decoder) to judge.
+
+use thiserror::Error;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use crate::xe::{ByKind, PacketType, Tally};
+
+/// First bytes of a stream. The line ends and the high bit show a transfer that treated it as text.
+pub const MAGIC: [u8; 8] = *b"\x89XEVF\r\n\x1a";
+/// The format version of docs/stream-format.md.
+pub const FORMAT_VERSION: u16 = 1;
+/// Bytes of a preamble.
+pub const PREAMBLE_SIZE: usize = 40;
+/// Bytes of a frame header.
+pub const FRAME_HEADER_SIZE: usize = 24;
+/// Bytes of an end record.
+pub const END_SIZE: usize = 128;
+/// Payload bytes of a data frame that a writer uses unless told otherwise.
+pub const FRAME_DEFAULT: u32 = 1 << 20;
+/// Payload bytes that no frame has more of.
+pub const FRAME_MAX: u32 = 16 << 20;
+/// Most bytes of the reason in an abort frame.
+pub const REASON_MAX: usize = 1024;
+
+/// A preamble or frame header that no writer of this version writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// Not our format.
+    #[error(
+        "The data begins with {0:02x?} instead of {MAGIC:02x?}: this is no device state, or it went through a text conversion"
+    )]
+    Magic([u8; 8]),
+    /// A format version that this build does not know.
+    #[error(
+        "The stream has format version {0}, this build knows {FORMAT_VERSION}: update the older host"
+    )]
+    Version(u16),
+    /// The preamble's checksum does not hold.
+    #[error(
+        "The preamble's checksum is {found:016x}, its bytes have {computed:016x}: it was altered on the way"
+    )]
+    Preamble {
+        /// Checksum in the preamble.
+        found: u64,
+        /// Checksum of its bytes.
+        computed: u64,
+    },
+    /// Flags of the preamble or of a frame are set.
+    #[error("Flags {0:#06x} are set, and this build knows none: update the older host")]
+    Flags(u16),
+    /// Bytes that have to be zero are not.
+    #[error("Reserved bytes hold {0:#x} instead of zero: update the older host")]
+    Reserved(u64),
+    /// A frame type that this build does not know.
+    #[error("Frame type {0} is unknown to this build, which knows 1 to 3: update the older host")]
+    Type(u16),
+}
+
+/// The first 40 bytes of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preamble {
+    /// Most payload bytes of any data frame that follows.
+    pub frame_max: u32,
+    /// Version of the manifest's encoding.
+    pub manifest_version: u16,
+    /// Bytes of the manifest.
+    pub manifest_length: u32,
+    /// xxh3-64 of the manifest.
+    pub manifest_checksum: u64,
+}
+
+impl Preamble {
+    /// The preamble's bytes.
+    pub fn encode(&self) -> [u8; PREAMBLE_SIZE] {
+        let mut bytes = [0; PREAMBLE_SIZE];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.frame_max.to_le_bytes());
+        bytes[16..18].copy_from_slice(&self.manifest_version.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.manifest_length.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.manifest_checksum.to_le_bytes());
+        let checksum = xxh3_64(&bytes[..32]);
+        bytes[32..40].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a preamble.
+    ///
+    /// # Errors
+    /// [`FrameError`]. Magic and version are judged before the checksum, so that another format is called by its name.
+    pub fn decode(bytes: &[u8; PREAMBLE_SIZE]) -> Result<Self, FrameError> {
+        let magic = array(bytes, 0);
+        if magic != MAGIC {
+            return Err(FrameError::Magic(magic));
+        }
+        let version = u16::from_le_bytes(array(bytes, 8));
+        if version != FORMAT_VERSION {
+            return Err(FrameError::Version(version));
+        }
+        let (found, computed) = (u64::from_le_bytes(array(bytes, 32)), xxh3_64(&bytes[..32]));
+        if found != computed {
+            return Err(FrameError::Preamble { found, computed });
+        }
+        let flags = u16::from_le_bytes(array(bytes, 10));
+        if flags != 0 {
+            return Err(FrameError::Flags(flags));
+        }
+        let reserved = u16::from_le_bytes(array(bytes, 18));
+        if reserved != 0 {
+            return Err(FrameError::Reserved(reserved.into()));
+        }
+        Ok(Self {
+            frame_max: u32::from_le_bytes(array(bytes, 12)),
+            manifest_version: u16::from_le_bytes(array(bytes, 16)),
+            manifest_length: u32::from_le_bytes(array(bytes, 20)),
+            manifest_checksum: u64::from_le_bytes(array(bytes, 24)),
+        })
+    }
+}
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum FrameType {
+    /// Bytes of the device's state.
+    Data = 1,
+    /// Why the sender stops here; nothing follows.
+    Abort = 2,
+    /// The end record; nothing follows.
+    End = 3,
+}
+
+/// A frame's header without its checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What the frame carries.
+    pub frame_type: FrameType,
+    /// Payload bytes that follow the header.
+    pub length: u32,
+    /// Number of the frame in the stream, from 0.
+    pub sequence: u64,
+}
+
+impl FrameHeader {
+    /// The header's bytes, with the checksum over them and `payload`.
+    pub fn encode(&self, payload: &[u8]) -> [u8; FRAME_HEADER_SIZE] {
+        let mut bytes = [0; FRAME_HEADER_SIZE];
+        bytes[0..2].copy_from_slice(&(self.frame_type as u16).to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        let checksum = checksum(&bytes, payload);
+        bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header; its checksum can be judged with the payload only.
+    ///
+    /// # Errors
+    /// [`FrameError::Type`] and [`FrameError::Flags`].
+    pub fn decode(bytes: &[u8; FRAME_HEADER_SIZE]) -> Result<Self, FrameError> {
+        let frame_type = match u16::from_le_bytes(array(bytes, 0)) {
+            1 => FrameType::Data,
+            2 => FrameType::Abort,
+            3 => FrameType::End,
+            unknown => return Err(FrameError::Type(unknown)),
+        };
+        let flags = u16::from_le_bytes(array(bytes, 2));
+        if flags != 0 {
+            return Err(FrameError::Flags(flags));
+        }
+        Ok(Self {
+            frame_type,
+            length: u32::from_le_bytes(array(bytes, 4)),
+            sequence: u64::from_le_bytes(array(bytes, 8)),
+        })
+    }
+}
+
+/// The checksum that a frame header of these bytes has in its last eight.
+pub fn stored_checksum(header: &[u8; FRAME_HEADER_SIZE]) -> u64 {
+    u64::from_le_bytes(array(header, 16))
+}
+
+/// xxh3-64 of the header's first 16 bytes and the payload.
+pub fn checksum(header: &[u8; FRAME_HEADER_SIZE], payload: &[u8]) -> u64 {
+    let mut hash = Xxh3Default::new();
+    hash.update(&header[..16]);
+    hash.update(payload);
+    hash.digest()
+}
+
+/// Sizes of a stream that went through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes of device state.
+    pub payload_bytes: u64,
+    /// All bytes of the stream: preamble, manifest, headers, payloads, end record.
+    pub wire_bytes: u64,
+    /// Data frames.
+    pub frames: u64,
+}
+
+/// The end record: what the sender sent, for the receiver to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Bytes of device state in all data frames.
+    pub payload_bytes: u64,
+    /// Data frames.
+    pub frames: u64,
+    /// Packets and bytes by kind as the sender's parser counted them.
+    pub by_kind: ByKind,
+    /// xxh3-128 of the preamble and of all frame headers before this one, checksums included.
+    pub digest: u128,
+}
+
+impl End {
+    /// The record's bytes.
+    pub fn encode(&self) -> [u8; END_SIZE] {
+        let mut bytes = [0; END_SIZE];
+        bytes[0..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.frames.to_le_bytes());
+        for (slot, (_, tally)) in bytes[16..112]
+            .as_chunks_mut::<16>()
+            .0
+            .iter_mut()
+            .zip(self.by_kind.iter())
+        {
+            slot[..8].copy_from_slice(&tally.packets.to_le_bytes());
+            slot[8..].copy_from_slice(&tally.bytes.to_le_bytes());
+        }
+        bytes[112..128].copy_from_slice(&self.digest.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a record whose frame's checksum holds.
+    pub fn decode(bytes: &[u8; END_SIZE]) -> Self {
+        let mut by_kind = ByKind::default();
+        for (kind, slot) in PacketType::ALL
+            .into_iter()
+            .zip(bytes[16..112].as_chunks::<16>().0)
+        {
+            let tally = Tally {
+                packets: u64::from_le_bytes(array(slot, 0)),
+                bytes: u64::from_le_bytes(array(slot, 8)),
+            };
+            by_kind.set(kind, tally);
+        }
+        Self {
+            payload_bytes: u64::from_le_bytes(array(bytes, 0)),
+            frames: u64::from_le_bytes(array(bytes, 8)),
+            by_kind,
+            digest: u128::from_le_bytes(array(bytes, 112)),
+        }
+    }
+}
+
+/// `N` bytes from `at` of a larger array; offsets are constants of the format.
+pub(super) fn array<const N: usize, const M: usize>(bytes: &[u8; M], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
