@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `demo`: a guest that works its VF is migrated live to a second process, and finds nothing lost.
+
+mod options;
+mod report;
+mod scenario;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = options::Options::parse();
+    let report = match scenario::run(&options) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("The demo failed: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print!("{report}");
+    if let Some(path) = &options.json
+        && let Err(error) = report.write_json(path)
+    {
+        eprintln!("The report could not be written: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    if report.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

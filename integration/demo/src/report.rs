@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a run came to: printed for people, written as JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// Order of the phases in a migration.
+pub const PHASES: [&str; 7] = ["connect", "precopy", "quiesce", "stop", "stream", "load", "resume"];
+const BAR_WIDTH: f64 = 50.0;
+
+/// Everything the demo prints, as data. Times in milliseconds, sizes in bytes.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Jobs that the guest verified, before, during and after the migration.
+    pub verified: u64,
+    /// Discrepancies found by the guest, in its reports or in VRAM; 0 is the only good value.
+    pub lost: u64,
+    /// What the discrepancies are.
+    pub discrepancies: Vec<String>,
+    /// From the pause of the vCPUs to the destination's word that they run.
+    pub downtime_ms: f64,
+    /// Device state as read from the kernel.
+    pub state_bytes: u64,
+    /// Device state as sent.
+    pub wire_bytes: u64,
+    /// Guest memory as sent, all passes.
+    pub memory_bytes: u64,
+    /// Begin of each phase since the start of the migration; phases may overlap.
+    pub phase_starts: BTreeMap<String, f64>,
+    /// Time of each phase.
+    pub phases: BTreeMap<String, f64>,
+    /// Peak of anonymous memory: what a VMM needed beyond guest memory and VRAM.
+    pub extra_rss_bytes: ExtraRss,
+    /// What ran the vCPU at source and destination.
+    pub accel: String,
+    /// VFs of the VM.
+    pub vfs: u16,
+    /// VRAM of each VF, 0 for real ones.
+    pub vram_bytes: u64,
+    /// Whether VRAM beyond the guest's working set was compared between the two hosts.
+    pub vram_compared: bool,
+}
+
+/// Peak memory of the two processes.
+#[derive(Debug, Serialize)]
+pub struct ExtraRss {
+    /// The source VMM.
+    pub source: u64,
+    /// The destination VMM.
+    pub destination: u64,
+}
+
+impl Report {
+    /// Writes the report as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("Cannot write {}", path.display()))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = PHASES
+            .iter()
+            .filter_map(|phase| Some(self.phase_starts.get(*phase)? + self.phases.get(*phase)?))
+            .fold(0.0, f64::max);
+        writeln!(f, "\ntimeline of {total:.0} ms")?;
+        for phase in PHASES {
+            let (Some(start), Some(time)) = (self.phase_starts.get(phase), self.phases.get(phase)) else {
+                continue;
+            };
+            let scale = BAR_WIDTH / total.max(f64::MIN_POSITIVE);
+            let (from, length) = ((start * scale) as usize, ((time * scale).round() as usize).max(1));
+            writeln!(f, "  {phase:<8} {time:>9.1} ms  {}{}", " ".repeat(from), "█".repeat(length))?;
+        }
+        writeln!(f, "downtime: {:.1} ms", self.downtime_ms)?;
+        writeln!(
+            f,
+            "device state: {} from the kernel, {} on the wire; guest memory: {}",
+            mib(self.state_bytes),
+            mib(self.wire_bytes),
+            mib(self.memory_bytes)
+        )?;
+        writeln!(
+            f,
+            "memory beyond VRAM and guest memory: source {}, destination {}",
+            mib(self.extra_rss_bytes.source),
+            mib(self.extra_rss_bytes.destination)
+        )?;
+        writeln!(f, "vCPU: {}", self.accel)?;
+        if self.vram_compared {
+            writeln!(f, "VRAM beyond the guest's working set: compared between the two hosts")?;
+        }
+        for discrepancy in &self.discrepancies {
+            writeln!(f, "LOST: {discrepancy}")?;
+        }
+        writeln!(f, "verified: {} jobs, {} lost", self.verified, self.lost)
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
