@@ -171,6 +171,7 @@ pub struct Decoder {
     limits: Limits,
     step: Step,
     frame_max: u32,
+    /// Data frames so far, which is the number of the frame in turn.
     sequence: u64,
     payload_bytes: u64,
     /// Bytes accepted, which is the offset of what comes next.
@@ -213,11 +214,10 @@ impl Decoder {
 
     /// What was received so far.
     pub fn totals(&self) -> Totals {
-        let frames = self.sequence - u64::from(self.has_ended() && self.sequence > 0);
         Totals {
             payload_bytes: self.payload_bytes,
             wire_bytes: self.offset,
-            frames,
+            frames: self.sequence,
         }
     }
 
@@ -331,15 +331,17 @@ impl Decoder {
             frame::stored_checksum(raw),
             frame::checksum(raw, bytes),
         )?;
-        let event = match header.frame_type {
+        match header.frame_type {
             FrameType::Data => {
                 self.digest.update(raw);
                 self.payload_bytes += bytes.len() as u64;
+                self.sequence += 1;
                 self.step = Step::Header;
-                Event::Data(bytes)
+                Ok(Event::Data(bytes))
             }
             FrameType::Abort => {
-                Event::Abort(String::from_utf8(bytes.to_vec()).map_err(|_| DecodeFault::Reason)?)
+                let reason = String::from_utf8(bytes.to_vec()).map_err(|_| DecodeFault::Reason)?;
+                Ok(Event::Abort(reason))
             }
             FrameType::End => {
                 let end = End::decode(exact(bytes)?);
@@ -348,11 +350,9 @@ impl Decoder {
                 if sent != received {
                     return Err(DecodeFault::End { sent, received });
                 }
-                Event::End(end)
+                Ok(Event::End(end))
             }
-        };
-        self.sequence += 1;
-        Ok(event)
+        }
     }
 }
 

@@ -5,19 +5,23 @@
 //! answers the manifest and a [`Reader`], which hands out a frame's payload only after its checksum held. The direction
 //! back carries one [`Receipt`].
 //!
-//! `frame`, `encode` and `decode` know bytes and no I/O; `io` wraps them for `Write` and `Read`. Timeouts belong to
+//! `frame`, `encode` and `decode` know bytes and no I/O; `writer` and `reader` put them on `Write` and `Read`. Timeouts belong to
 //! whoever owns the connection.
 
 pub mod decode;
 pub mod encode;
+pub mod error;
 pub mod frame;
-pub mod io;
 pub mod manifest;
+pub mod reader;
 pub mod receipt;
+pub mod writer;
 
-pub use decode::{DecodeError, Decoder, Event, Limits};
+pub use decode::{DecodeError, DecodeFault, Decoder, Event, Limits, Place};
 pub use encode::Encoder;
+pub use error::StreamError;
 pub use frame::{End, Totals};
-pub use io::{Opening, Reader, StreamError, Writer};
 pub use manifest::{Manifest, ManifestError, Pci};
+pub use reader::{Opening, Reader};
 pub use receipt::{Receipt, ReceiptError, VfOutcome};
+pub use writer::Writer;

@@ -5,6 +5,7 @@
 //! destination's kernel took is what the source's kernel gave.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::packet::{Gt, HEADER_SIZE, Header, PacketType};
 
@@ -57,6 +58,21 @@ impl ByKind {
         let tally = &mut self.0[kind as usize - 1];
         tally.packets += packets;
         tally.bytes += bytes;
+    }
+}
+
+impl fmt::Display for ByKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (kind, Tally { packets, bytes }) in self.iter().filter(|(_, tally)| tally.packets > 0) {
+            write!(f, "{separator}{packets} {kind} ({bytes} bytes)")?;
+            separator = ", ";
+        }
+        if separator.is_empty() {
+            f.write_str("no packets")
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -57,6 +57,7 @@ impl Expectation {
             tiles: 1,
             gts: destination
                 .gts
+                .filter(|mask| *mask != 0)
                 .map(|mask| (0..16).filter(|bit| mask & (1 << bit) != 0).collect()),
             vram_quota: destination.vram_quota,
             ggtt_entries: destination.ggtt_entries,

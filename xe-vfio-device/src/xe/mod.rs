@@ -9,6 +9,7 @@
 //! Nothing here performs an ioctl, and only `probe` touches files.
 
 pub mod account;
+mod advice;
 pub mod compat;
 pub mod expectation;
 pub mod identity;
@@ -21,10 +22,10 @@ pub mod progress;
 pub mod refusal;
 
 pub use account::{Account, ByKind, Tally};
-pub use compat::{Mismatch, Severity, compare};
+pub use compat::{Mismatch, Pair, Quota, Schedule, Severity, compare};
 pub use expectation::Expectation;
 pub use identity::{Identity, PciIds, Profile};
 pub use packet::{Gt, Header, PacketType};
 pub use parser::{Parser, PushError};
-pub use probe::{ProbeError, probe};
+pub use probe::{ProbeError, kernel_release, probe, probe_debugfs};
 pub use refusal::{ParseError, Refusal};

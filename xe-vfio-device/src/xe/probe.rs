@@ -92,6 +92,25 @@ pub fn probe(path: &Path) -> Result<Identity, ProbeError> {
     })
 }
 
+/// Adds what only debugfs shows, to root: `dir` is the PF's directory there, `/sys/kernel/debug/dri/<PF's address>`. Reads
+/// `gt0/vf<n>/{ggtt,contexts,doorbells}_quota`, and `lmem_quota` where sysfs showed no VRAM quota.
+pub fn probe_debugfs(identity: &mut Identity, dir: &Path) {
+    let Some(number) = identity.vf_number else {
+        return;
+    };
+    let dir = dir.join(format!("gt0/vf{number}"));
+    let number = |file: &str| text(&dir.join(file))?.parse::<u64>().ok();
+    let short = |file: &str| number(file).and_then(|value| u32::try_from(value).ok());
+    let profile = &mut identity.profile;
+    profile.vram_quota = profile.vram_quota.or_else(|| number("lmem_quota"));
+    // In bytes of address space, a PTE for each 4 KiB.
+    profile.ggtt_entries = profile
+        .ggtt_entries
+        .or_else(|| Some(number("ggtt_quota")? / 4096));
+    profile.contexts = profile.contexts.or_else(|| short("contexts_quota"));
+    profile.doorbells = profile.doorbells.or_else(|| short("doorbells_quota"));
+}
+
 /// Release of the running kernel, from /proc.
 pub fn kernel_release() -> Option<String> {
     text(Path::new("/proc/sys/kernel/osrelease"))
