@@ -24,7 +24,11 @@ impl SimulatedHost {
     pub fn up(programs: &Programs, options: &[&str]) -> Result<Self> {
         let parent = scratch_directory("xe-host-")?;
         let directory = parent.path().join("host");
-        let host = Self { programs: programs.clone(), directory, _parent: parent };
+        let host = Self {
+            programs: programs.clone(),
+            directory,
+            _parent: parent,
+        };
         let mut arguments = vec!["up", host.directory_str()];
         arguments.extend_from_slice(options);
         run(&host.programs.host_sim, &arguments)?;
@@ -41,7 +45,10 @@ impl SimulatedHost {
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         vec![
-            ("LD_PRELOAD".to_owned(), self.programs.host_sim_library.display().to_string()),
+            (
+                "LD_PRELOAD".to_owned(),
+                self.programs.host_sim_library.display().to_string(),
+            ),
             ("HOST_SIM".to_owned(), self.directory.display().to_string()),
         ]
     }
@@ -51,7 +58,11 @@ impl SimulatedHost {
     pub fn vf_path(&self, index: u16) -> String {
         // The PF is function 0 and VF n function n + 1, eight functions to a device.
         let function = index + 1;
-        format!("/sys/bus/pci/devices/0000:03:{:02x}.{}", function / 8, function % 8)
+        format!(
+            "/sys/bus/pci/devices/0000:03:{:02x}.{}",
+            function / 8,
+            function % 8
+        )
     }
 
     /// Runs `host-sim VERB DIR ARGUMENTS` and answers what it printed.
@@ -65,7 +76,9 @@ impl SimulatedHost {
     }
 
     fn directory_str(&self) -> &str {
-        self.directory.to_str().expect("scratch directories have ASCII names")
+        self.directory
+            .to_str()
+            .expect("scratch directories have ASCII names")
     }
 }
 

@@ -25,5 +25,9 @@ fn main() -> ExitCode {
         eprintln!("The report could not be written: {error:#}");
         return ExitCode::FAILURE;
     }
-    if report.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.lost == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

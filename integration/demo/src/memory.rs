@@ -34,7 +34,11 @@ impl PeakSampler {
                 std::thread::sleep(PERIOD);
             }
         });
-        Self { stop, peak, thread: Some(thread) }
+        Self {
+            stop,
+            peak,
+            thread: Some(thread),
+        }
     }
 
     /// Highest value seen so far, in bytes.

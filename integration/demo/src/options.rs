@@ -74,7 +74,10 @@ pub enum Accel {
 
 /// The name of a value as the command lines take it.
 pub fn name(value: impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    value
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
 }
 
 /// A size in bytes with an optional binary suffix: 4096, 64K, 512M, 4G.
@@ -102,12 +105,26 @@ mod tests {
         assert_eq!(size("64M"), Ok(64 << 20));
         assert_eq!(size("4g"), Ok(4 << 30));
         assert_eq!(size("4096"), Ok(4096));
-        assert!(size("").is_err() && size("0").is_err() && size("4T").is_err() && size("99999999999G").is_err());
+        assert!(
+            size("").is_err()
+                && size("0").is_err()
+                && size("4T").is_err()
+                && size("99999999999G").is_err()
+        );
     }
 
     #[test]
     fn real_devices_come_in_pairs() {
         assert!(Options::try_parse_from(["demo", "--source-device", "/a"]).is_err());
-        assert!(Options::try_parse_from(["demo", "--source-device", "/a", "--destination-device", "/b"]).is_ok());
+        assert!(
+            Options::try_parse_from([
+                "demo",
+                "--source-device",
+                "/a",
+                "--destination-device",
+                "/b"
+            ])
+            .is_ok()
+        );
     }
 }

@@ -35,7 +35,9 @@ impl Programs {
 fn build() -> Result<Programs> {
     let executable = std::env::current_exe().context("Cannot tell which executable is running")?;
     let directory = profile_directory(&executable)?;
-    let target = directory.parent().context("The executable is not in a cargo target directory")?;
+    let target = directory
+        .parent()
+        .context("The executable is not in a cargo target directory")?;
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some("release") => "release",
@@ -43,23 +45,42 @@ fn build() -> Result<Programs> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--profile", profile, "-p", "host-sim", "-p", "ref-vmm"])
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            profile,
+            "-p",
+            "host-sim",
+            "-p",
+            "ref-vmm",
+        ])
         .arg("--target-dir")
         .arg(target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .output()
         .context("Cannot run cargo to build host-sim and ref-vmm")?;
     if !output.status.success() {
-        bail!("Building host-sim and ref-vmm failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "Building host-sim and ref-vmm failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let programs = Programs {
         ref_vmm: directory.join("ref-vmm"),
         host_sim: directory.join("host-sim"),
         host_sim_library: directory.join("libhost_sim.so"),
     };
-    for path in [&programs.ref_vmm, &programs.host_sim, &programs.host_sim_library] {
+    for path in [
+        &programs.ref_vmm,
+        &programs.host_sim,
+        &programs.host_sim_library,
+    ] {
         if !path.exists() {
-            bail!("cargo built the workspace, but {} is not there", path.display());
+            bail!(
+                "cargo built the workspace, but {} is not there",
+                path.display()
+            );
         }
     }
     Ok(programs)
@@ -67,7 +88,9 @@ fn build() -> Result<Programs> {
 
 /// `target/PROFILE` of an executable in it or in its `deps`.
 fn profile_directory(executable: &Path) -> Result<PathBuf> {
-    let directory = executable.parent().context("The executable has no directory")?;
+    let directory = executable
+        .parent()
+        .context("The executable has no directory")?;
     if directory.ends_with("deps") {
         Ok(directory.parent().context("deps has no parent")?.to_owned())
     } else {

@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// Order of the phases in a migration.
-pub const PHASES: [&str; 7] = ["connect", "precopy", "quiesce", "stop", "stream", "load", "resume"];
+pub const PHASES: [&str; 7] = [
+    "connect", "precopy", "quiesce", "stop", "stream", "load", "resume",
+];
 const BAR_WIDTH: f64 = 50.0;
 
 /// Everything the demo prints, as data. Times in milliseconds, sizes in bytes.
@@ -61,7 +63,8 @@ impl Report {
     /// When the file cannot be written.
     pub fn write_json(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("Cannot write {}", path.display()))
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("Cannot write {}", path.display()))
     }
 }
 
@@ -73,12 +76,21 @@ impl fmt::Display for Report {
             .fold(0.0, f64::max);
         writeln!(f, "\ntimeline of {total:.0} ms")?;
         for phase in PHASES {
-            let (Some(start), Some(time)) = (self.phase_starts.get(phase), self.phases.get(phase)) else {
+            let (Some(start), Some(time)) = (self.phase_starts.get(phase), self.phases.get(phase))
+            else {
                 continue;
             };
             let scale = BAR_WIDTH / total.max(f64::MIN_POSITIVE);
-            let (from, length) = ((start * scale) as usize, ((time * scale).round() as usize).max(1));
-            writeln!(f, "  {phase:<8} {time:>9.1} ms  {}{}", " ".repeat(from), "█".repeat(length))?;
+            let (from, length) = (
+                (start * scale) as usize,
+                ((time * scale).round() as usize).max(1),
+            );
+            writeln!(
+                f,
+                "  {phase:<8} {time:>9.1} ms  {}{}",
+                " ".repeat(from),
+                "█".repeat(length)
+            )?;
         }
         writeln!(f, "downtime: {:.1} ms", self.downtime_ms)?;
         writeln!(
@@ -96,7 +108,10 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "vCPU: {}", self.accel)?;
         if self.vram_compared {
-            writeln!(f, "VRAM beyond the guest's working set: compared between the two hosts")?;
+            writeln!(
+                f,
+                "VRAM beyond the guest's working set: compared between the two hosts"
+            )?;
         }
         for discrepancy in &self.discrepancies {
             writeln!(f, "LOST: {discrepancy}")?;

@@ -40,24 +40,50 @@ pub fn run(options: &Options) -> Result<Report> {
     let url = destination_url(options.transport, files.path())?;
 
     step.say("booting the guest");
-    let mut source = start(&programs, "source", files.path(), &stage.source, options, &[])?;
+    let mut source = start(
+        &programs,
+        "source",
+        files.path(),
+        &stage.source,
+        options,
+        &[],
+    )?;
     let mut serial = SerialLog::new(source.serial_path());
-    serial.wait_for_jobs(JOBS_BEFORE, PATIENCE).with_context(|| source.log_tail())?;
+    serial
+        .wait_for_jobs(JOBS_BEFORE, PATIENCE)
+        .with_context(|| source.log_tail())?;
 
     step.say("filling VRAM beyond the guest's working set");
     stage.fill(&name(options.fill))?;
 
     let receive = ["--receive-migration".to_owned(), url.clone()];
-    let mut destination = start(&programs, "destination", files.path(), &stage.destination, options, &receive)?;
-    let peaks = (PeakSampler::start(source.pid()), PeakSampler::start(destination.pid()));
+    let mut destination = start(
+        &programs,
+        "destination",
+        files.path(),
+        &stage.destination,
+        options,
+        &receive,
+    )?;
+    let peaks = (
+        PeakSampler::start(source.pid()),
+        PeakSampler::start(destination.pid()),
+    );
 
     step.say("migrating");
-    let migration = source
-        .remote(&["send-migration", &url])
-        .with_context(|| format!("Source:\n{}\nDestination:\n{}", source.log_tail(), destination.log_tail()))?;
+    let migration = source.remote(&["send-migration", &url]).with_context(|| {
+        format!(
+            "Source:\n{}\nDestination:\n{}",
+            source.log_tail(),
+            destination.log_tail()
+        )
+    })?;
     let source_status = source.wait()?;
     if !source_status.success() {
-        bail!("The source VMM ended with {source_status} after it handed over: {}", source.log_tail());
+        bail!(
+            "The source VMM ended with {source_status} after it handed over: {}",
+            source.log_tail()
+        );
     }
 
     step.say("the guest checks what it finds at the destination");
@@ -70,11 +96,22 @@ pub fn run(options: &Options) -> Result<Report> {
     discrepancies.extend(stage.compare_vram()?);
     discrepancies.extend(tally.out_of_order.iter().cloned());
     let accel = accelerators(&source, &destination, &migration)?;
-    let extra_rss_bytes = ExtraRss { source: peaks.0.peak(), destination: peaks.1.peak() };
+    let extra_rss_bytes = ExtraRss {
+        source: peaks.0.peak(),
+        destination: peaks.1.peak(),
+    };
     destination.remote(&["shutdown"])?;
     destination.wait()?;
     step.done();
-    report(options, &migration, &tally, discrepancies, extra_rss_bytes, accel, stage.is_simulated())
+    report(
+        options,
+        &migration,
+        &tally,
+        discrepancies,
+        extra_rss_bytes,
+        accel,
+        stage.is_simulated(),
+    )
 }
 
 fn report(
@@ -86,15 +123,22 @@ fn report(
     accel: String,
     simulated: bool,
 ) -> Result<Report> {
-    let number = |key: &str| migration[key].as_u64().with_context(|| format!("send-migration did not answer `{key}`"));
+    let number = |key: &str| {
+        migration[key]
+            .as_u64()
+            .with_context(|| format!("send-migration did not answer `{key}`"))
+    };
     let times = |key: &str| {
-        serde_json::from_value(migration[key].clone()).with_context(|| format!("send-migration did not answer `{key}`"))
+        serde_json::from_value(migration[key].clone())
+            .with_context(|| format!("send-migration did not answer `{key}`"))
     };
     Ok(Report {
         verified: tally.verified(),
         lost: discrepancies.len() as u64,
         discrepancies,
-        downtime_ms: migration["downtime_ms"].as_f64().context("send-migration did not answer `downtime_ms`")?,
+        downtime_ms: migration["downtime_ms"]
+            .as_f64()
+            .context("send-migration did not answer `downtime_ms`")?,
         state_bytes: number("state_bytes")?,
         wire_bytes: number("wire_bytes")?,
         memory_bytes: number("memory_bytes")?,
@@ -130,7 +174,10 @@ impl Stage {
             }
             let side = |paths: &[std::path::PathBuf]| Side {
                 environment: Vec::new(),
-                devices: paths.iter().map(|path| path.display().to_string()).collect(),
+                devices: paths
+                    .iter()
+                    .map(|path| path.display().to_string())
+                    .collect(),
             };
             return Ok(Self {
                 hosts: None,
@@ -146,7 +193,12 @@ impl Stage {
             environment: host.environment(),
             devices: (0..options.vfs).map(|vf| host.vf_path(vf)).collect(),
         };
-        Ok(Self { vfs: options.vfs, source: side(&hosts.0), destination: side(&hosts.1), hosts: Some(hosts) })
+        Ok(Self {
+            vfs: options.vfs,
+            source: side(&hosts.0),
+            destination: side(&hosts.1),
+            hosts: Some(hosts),
+        })
     }
 
     fn is_simulated(&self) -> bool {
@@ -154,22 +206,37 @@ impl Stage {
     }
 
     fn fill(&self, content: &str) -> Result<()> {
-        let Some((source, _)) = &self.hosts else { return Ok(()) };
+        let Some((source, _)) = &self.hosts else {
+            return Ok(());
+        };
         for vf in 0..self.vfs {
             let seed = (vf + 1).to_string();
-            let arguments = ["--vf", &vf.to_string(), content, "--from", BEYOND_WORKING_SET, "--seed", &seed];
+            let arguments = [
+                "--vf",
+                &vf.to_string(),
+                content,
+                "--from",
+                BEYOND_WORKING_SET,
+                "--seed",
+                &seed,
+            ];
             source.command("fill", &arguments)?;
         }
         Ok(())
     }
 
     fn compare_vram(&self) -> Result<Vec<String>> {
-        let Some((source, destination)) = &self.hosts else { return Ok(Vec::new()) };
+        let Some((source, destination)) = &self.hosts else {
+            return Ok(Vec::new());
+        };
         let mut different = Vec::new();
         for vf in 0..self.vfs {
             let vf = vf.to_string();
             let arguments = ["--vf", vf.as_str(), "--from", BEYOND_WORKING_SET];
-            let digests = (source.command("digest", &arguments)?, destination.command("digest", &arguments)?);
+            let digests = (
+                source.command("digest", &arguments)?,
+                destination.command("digest", &arguments)?,
+            );
             if digests.0 != digests.1 {
                 different.push(format!(
                     "VRAM of VF {vf} differs between the hosts: {} and {}",
@@ -212,7 +279,9 @@ fn destination_url(transport: Transport, files: &Path) -> Result<String> {
         Transport::Unix => format!("unix:{}", files.join("migration.sock").display()),
         Transport::Tcp => {
             // Bound and let go: the kernel does not hand the same port out again soon.
-            let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+            let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
+                .local_addr()?
+                .port();
             format!("tcp:127.0.0.1:{port}")
         }
     })
@@ -223,7 +292,11 @@ fn accelerators(_source: &Vmm, destination: &Vmm, migration: &Value) -> Result<S
     let destination = destination.remote(&["info"])?;
     let name = |value: &Value| value["accel"].as_str().unwrap_or("unknown").to_owned();
     let (source, destination) = (name(migration), name(&destination));
-    Ok(if source == destination { source } else { format!("{source} to {destination}") })
+    Ok(if source == destination {
+        source
+    } else {
+        format!("{source} to {destination}")
+    })
 }
 
 /// One line that says what is going on, and the time each step took once it is over.

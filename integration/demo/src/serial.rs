@@ -56,12 +56,15 @@ impl Tally {
             Event::Jobs { vf, jobs } => {
                 let last = self.jobs.insert(vf, jobs).unwrap_or(0);
                 if jobs != last.wrapping_add(REPORT_EVERY) {
-                    self.out_of_order.push(format!("vf{vf} reported job {jobs} after job {last}"));
+                    self.out_of_order
+                        .push(format!("vf{vf} reported job {jobs} after job {last}"));
                 }
             }
             Event::Failed(failure) => self.failure = Some(failure.to_string()),
             Event::NoVf => self.failure = Some("no VF found".to_owned()),
-            Event::Exception { vector } => self.failure = Some(format!("processor exception {vector}")),
+            Event::Exception { vector } => {
+                self.failure = Some(format!("processor exception {vector}"))
+            }
             Event::Other(line) => self.failure = Some(format!("unexpected line: {line}")),
         }
     }
@@ -79,7 +82,12 @@ impl SerialLog {
     /// Begins with the first VMM's serial file, which may not exist yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { parser: Parser::new(), file: None, path, tally: Tally::default() }
+        Self {
+            parser: Parser::new(),
+            file: None,
+            path,
+            tally: Tally::default(),
+        }
     }
 
     /// Reads the rest of the present file and goes on with the next VMM's.
@@ -99,7 +107,8 @@ impl SerialLog {
     /// When the file cannot be read.
     pub fn read(&mut self) -> Result<&Tally> {
         if self.file.is_none() && self.path.exists() {
-            let file = File::open(&self.path).with_context(|| format!("Cannot open {}", self.path.display()))?;
+            let file = File::open(&self.path)
+                .with_context(|| format!("Cannot open {}", self.path.display()))?;
             self.file = Some(file);
         }
         if let Some(file) = &mut self.file {
@@ -156,19 +165,30 @@ mod tests {
 
     #[test]
     fn a_line_cut_by_the_migration_is_one_line() {
-        let tally = tally_of(&["xe-guest: 1 VFs\nvf0 jobs 256\nvf0 jo", "bs 512\nvf0 jobs 768\n"]);
+        let tally = tally_of(&[
+            "xe-guest: 1 VFs\nvf0 jobs 256\nvf0 jo",
+            "bs 512\nvf0 jobs 768\n",
+        ]);
         assert_eq!((tally.verified(), tally.lost()), (768, 0));
     }
 
     #[test]
     fn a_gap_and_a_repeat_are_counted_as_lost() {
-        assert_eq!(tally_of(&["xe-guest: 1 VFs\nvf0 jobs 256\n", "vf0 jobs 768\n"]).lost(), 1);
-        assert_eq!(tally_of(&["xe-guest: 1 VFs\nvf0 jobs 256\n", "vf0 jobs 256\n"]).lost(), 1);
+        assert_eq!(
+            tally_of(&["xe-guest: 1 VFs\nvf0 jobs 256\n", "vf0 jobs 768\n"]).lost(),
+            1
+        );
+        assert_eq!(
+            tally_of(&["xe-guest: 1 VFs\nvf0 jobs 256\n", "vf0 jobs 256\n"]).lost(),
+            1
+        );
     }
 
     #[test]
     fn the_guests_own_complaint_is_counted_as_lost() {
-        let tally = tally_of(&["xe-guest: 1 VFs\nFAIL vf0 job 7 VRAM expected 0x00000001 got 0x00000002\n"]);
+        let tally = tally_of(&[
+            "xe-guest: 1 VFs\nFAIL vf0 job 7 VRAM expected 0x00000001 got 0x00000002\n",
+        ]);
         assert_eq!(tally.lost(), 1);
         assert!(tally.failure.is_some_and(|words| words.contains("VRAM")));
     }

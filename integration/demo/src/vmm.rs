@@ -40,7 +40,10 @@ impl Vmm {
                 bail!("The {name} VMM ended ({status}): {}", vmm.log_tail());
             }
             if Instant::now() > deadline {
-                bail!("The {name} VMM does not answer on its API socket: {}", vmm.log_tail());
+                bail!(
+                    "The {name} VMM does not answer on its API socket: {}",
+                    vmm.log_tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -64,7 +67,10 @@ impl Vmm {
             .arg("--api-socket")
             .arg(directory.join(format!("{name}.sock")))
             .arg("--serial")
-            .arg(format!("file={}", directory.join(format!("{name}.serial")).display()))
+            .arg(format!(
+                "file={}",
+                directory.join(format!("{name}.serial")).display()
+            ))
             .args(arguments)
             .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())

@@ -1,2 +1,269 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! End-to-end tests: real processes, a simulated host, a guest that notices.
+//!
+//! [`Rig`] is two hosts with a VMM on the first whose guest is at work. Tests migrate it, break things on the way with
+//! `host-sim fault`, and ask the guest.
+
+use std::time::{Duration, Instant};
+
+use demo::host::{SimulatedHost, scratch_directory};
+use demo::programs::Programs;
+use demo::serial::SerialLog;
+use demo::vmm::Vmm;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Time for the guest to do some hundred jobs on the slowest processor.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Jobs that show a guest to be at work.
+pub const AT_WORK: u32 = 256;
+/// Jobs after which everything that was written before has been checked again.
+pub const ALL_CHECKED: u32 = 2304;
+
+/// Two hosts, and a VM at work on the first.
+pub struct Rig {
+    /// The programs.
+    pub programs: Programs,
+    /// Where the VM starts.
+    pub source_host: SimulatedHost,
+    /// Where it goes.
+    pub destination_host: SimulatedHost,
+    /// The VMM it starts in.
+    pub source: Vmm,
+    /// The guest's word.
+    pub serial: SerialLog,
+    /// Sockets, logs, serial files, snapshots.
+    pub files: TempDir,
+    vfs: u16,
+    vmm_options: Vec<String>,
+}
+
+/// What differs from the ordinary in a rig.
+#[derive(Default, Clone)]
+pub struct Setup {
+    /// Options of `host-sim up` for both hosts, beside `--vfs` and `--vram 64M`.
+    pub both_hosts: Vec<&'static str>,
+    /// Options of `host-sim up` for the destination only.
+    pub destination_host: Vec<&'static str>,
+    /// Options of both VMMs, beside `--memory size=64M` and the devices.
+    pub vmm: Vec<&'static str>,
+    /// VFs of the VM; 0 means one.
+    pub vfs: u16,
+    /// VRAM of each VF; empty means 64M.
+    pub vram: &'static str,
+}
+
+impl Rig {
+    /// Brings it all up and waits until the guest works.
+    #[track_caller]
+    pub fn new(setup: &Setup) -> Self {
+        let programs = Programs::build().expect("the programs build");
+        let vfs = setup.vfs.max(1);
+        let vram = if setup.vram.is_empty() {
+            "64M"
+        } else {
+            setup.vram
+        };
+        let up = |more: &[&str]| {
+            let count = vfs.to_string();
+            let mut options = vec!["--vfs", &count, "--vram", vram];
+            options.extend_from_slice(&setup.both_hosts);
+            options.extend_from_slice(more);
+            SimulatedHost::up(&programs, &options).expect("a host comes up")
+        };
+        let (source_host, destination_host) = (up(&[]), up(&setup.destination_host));
+        let files = scratch_directory("xe-e2e-").expect("a directory for files");
+        let mut vmm_options = vec!["--memory".to_owned(), "size=64M".to_owned()];
+        vmm_options.extend(setup.vmm.iter().map(|option| (*option).to_owned()));
+        let source = vmm(&programs, "source", &files, &source_host, vfs, &vmm_options)
+            .expect("the source VMM starts");
+        let serial = SerialLog::new(source.serial_path());
+        let mut rig = Self {
+            programs,
+            source_host,
+            destination_host,
+            source,
+            serial,
+            files,
+            vfs,
+            vmm_options,
+        };
+        rig.guest_works(AT_WORK);
+        rig
+    }
+
+    /// URL on a unix socket of this rig.
+    pub fn unix_url(&self) -> String {
+        format!(
+            "unix:{}",
+            self.files.path().join("migration.sock").display()
+        )
+    }
+
+    /// URL on a free port of the loopback interface.
+    #[track_caller]
+    pub fn tcp_url(&self) -> String {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        format!(
+            "tcp:127.0.0.1:{}",
+            listener.local_addr().expect("its number").port()
+        )
+    }
+
+    /// Starts a VMM on the destination host that waits for the VM at `url`.
+    #[track_caller]
+    pub fn destination(&self, url: &str) -> Vmm {
+        self.try_destination(url)
+            .expect("the destination VMM starts")
+    }
+
+    /// The same, when it may not come up.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn try_destination(&self, url: &str) -> anyhow::Result<Vmm> {
+        self.receiver("destination", url, self.vfs)
+    }
+
+    /// Starts a VMM on the destination host that waits for the VM at `url` but has only `vfs` VFs.
+    #[track_caller]
+    pub fn destination_with(&self, url: &str, vfs: u16) -> Vmm {
+        self.receiver("destination", url, vfs)
+            .expect("the destination VMM starts")
+    }
+
+    fn receiver(&self, name: &str, url: &str, vfs: u16) -> anyhow::Result<Vmm> {
+        let mut options = self.vmm_options.clone();
+        options.extend(["--receive-migration".to_owned(), url.to_owned()]);
+        vmm(
+            &self.programs,
+            name,
+            &self.files,
+            &self.destination_host,
+            vfs,
+            &options,
+        )
+    }
+
+    /// Starts a VMM on the destination host with `options` beside the usual ones.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn other_vmm(&self, name: &str, options: &[String]) -> anyhow::Result<Vmm> {
+        let mut all = self.vmm_options.clone();
+        all.extend_from_slice(options);
+        vmm(
+            &self.programs,
+            name,
+            &self.files,
+            &self.destination_host,
+            self.vfs,
+            &all,
+        )
+    }
+
+    /// The guest does `more` jobs of each VF without a complaint.
+    #[track_caller]
+    pub fn guest_works(&mut self, more: u32) {
+        let outcome = self.serial.wait_for_jobs(more, PATIENCE).cloned();
+        let tally = outcome
+            .unwrap_or_else(|error| panic!("{error:#}\nsource log:\n{}", self.source.log_tail()));
+        assert_eq!(
+            tally.out_of_order,
+            Vec::<String>::new(),
+            "the guest's reports have gaps"
+        );
+    }
+
+    /// Migrates over `url` and checks with the guest that nothing is lost.
+    #[track_caller]
+    pub fn migrates(&mut self, url: &str) -> (Vmm, Value) {
+        self.migrates_to("destination", url)
+    }
+
+    /// The same, to a VMM called `name`.
+    #[track_caller]
+    pub fn migrates_to(&mut self, name: &str, url: &str) -> (Vmm, Value) {
+        let destination = self
+            .receiver(name, url, self.vfs)
+            .expect("the destination VMM starts");
+        let answer = self.source.remote(&["send-migration", url]);
+        let answer = answer.unwrap_or_else(|error| {
+            panic!(
+                "{error:#}\nsource:\n{}\ndestination:\n{}",
+                self.source.log_tail(),
+                destination.log_tail()
+            )
+        });
+        self.serial
+            .moved_to(destination.serial_path())
+            .expect("serial files");
+        self.guest_works(ALL_CHECKED);
+        assert!(
+            self.source.wait().expect("the source ends").success(),
+            "{}",
+            self.source.log_tail()
+        );
+        (destination, answer)
+    }
+
+    /// Tries to migrate over `url`, and answers what the source says of the failure.
+    #[track_caller]
+    pub fn fails_to_migrate(&mut self, url: &str) -> String {
+        match self.source.remote(&["send-migration", url]) {
+            Ok(answer) => panic!("The migration should have failed: {answer}"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    /// The guest goes on at the source with its GPU, everything it had included.
+    #[track_caller]
+    pub fn guest_still_works_at_the_source(&mut self) {
+        self.guest_works(ALL_CHECKED);
+    }
+
+    /// State of VF `index` on `host` as `host-sim status` tells it.
+    #[track_caller]
+    pub fn vf_status(&self, host: &SimulatedHost, index: usize) -> Value {
+        let text = host
+            .command("status", &["--json"])
+            .expect("host-sim status");
+        let status: Value = serde_json::from_str(&text).expect("JSON");
+        status["vfs"][index].clone()
+    }
+}
+
+fn vmm(
+    programs: &Programs,
+    name: &str,
+    files: &TempDir,
+    host: &SimulatedHost,
+    vfs: u16,
+    options: &[String],
+) -> anyhow::Result<Vmm> {
+    let mut arguments = options.to_vec();
+    for index in 0..vfs {
+        arguments.push("--device".to_owned());
+        arguments.push(format!("path={},id=vf{index}", host.vf_path(index)));
+    }
+    Vmm::start(
+        programs,
+        name,
+        files.path(),
+        &host.environment(),
+        &arguments,
+    )
+}
+
+/// Waits for `condition`.
+///
+/// # Panics
+/// When it does not come true within ten seconds, with `what`.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A VM with its GPU state is saved to a directory and restored from it.
+
+use std::os::unix::fs::FileExt;
+
+use e2e::{Rig, Setup};
+
+/// A rig whose VM has been saved and shut down, and the directory's URL.
+#[track_caller]
+fn saved() -> (Rig, String) {
+    let mut rig = Rig::new(&Setup::default());
+    let directory = rig.files.path().join("snapshot");
+    std::fs::create_dir(&directory).expect("directory");
+    let url = format!("file://{}", directory.display());
+    rig.source.remote(&["pause"]).expect("pause");
+    rig.source.remote(&["snapshot", &url]).expect("snapshot");
+    rig.source.remote(&["shutdown"]).expect("shutdown");
+    assert!(rig.source.wait().expect("end").success());
+    (rig, url)
+}
+
+#[test]
+fn a_saved_vm_is_restored_with_its_gpu_and_goes_on() {
+    let (mut rig, url) = saved();
+    let restored = rig
+        .other_vmm(
+            "restored",
+            &["--restore".to_owned(), format!("source_url={url}")],
+        )
+        .expect("restore");
+    restored.remote(&["resume"]).expect("resume");
+    rig.serial.moved_to(restored.serial_path()).expect("serial");
+    rig.guest_works(e2e::ALL_CHECKED);
+}
+
+#[test]
+fn a_vm_goes_on_after_it_has_been_saved() {
+    let mut rig = Rig::new(&Setup::default());
+    let directory = rig.files.path().join("snapshot");
+    std::fs::create_dir(&directory).expect("directory");
+    rig.source.remote(&["pause"]).expect("pause");
+    rig.source
+        .remote(&["snapshot", &format!("file://{}", directory.display())])
+        .expect("snapshot");
+    rig.source.remote(&["resume"]).expect("resume");
+    rig.guest_still_works_at_the_source();
+}
+
+#[test]
+fn device_state_is_never_in_the_json() {
+    let (rig, _) = saved();
+    let state =
+        std::fs::metadata(rig.files.path().join("snapshot/state.json")).expect("state.json");
+    let blob = std::fs::metadata(rig.files.path().join("snapshot/vf0.xevf")).expect("vf0.xevf");
+    assert!(
+        state.len() < 1 << 20,
+        "state.json has {} bytes",
+        state.len()
+    );
+    assert!(blob.len() > 64 << 20, "vf0.xevf has {} bytes", blob.len());
+}
+
+#[track_caller]
+fn restore_is_refused(rig: &Rig, url: &str) -> String {
+    match rig.other_vmm(
+        "refused",
+        &["--restore".to_owned(), format!("source_url={url}")],
+    ) {
+        Ok(_) => panic!("a broken snapshot was restored"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+#[test]
+fn a_truncated_device_state_is_refused_by_name() {
+    let (rig, url) = saved();
+    let path = rig.files.path().join("snapshot/vf0.xevf");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("open");
+    file.set_len(file.metadata().expect("metadata").len() / 2)
+        .expect("truncate");
+    let message = restore_is_refused(&rig, &url);
+    assert!(message.contains("vf0"), "{message}");
+}
+
+#[test]
+fn an_altered_device_state_is_refused_by_its_checksum() {
+    let (rig, url) = saved();
+    let path = rig.files.path().join("snapshot/vf0.xevf");
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("open");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 30 << 20).expect("read");
+    file.write_all_at(&[byte[0] ^ 1], 30 << 20).expect("write");
+    let message = restore_is_refused(&rig, &url);
+    assert!(message.to_lowercase().contains("checksum"), "{message}");
+}
