@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Damaged and hostile streams: all refused, none decoded early, none paid for with memory.
+
+mod support;
+
+use proptest::prelude::*;
+use support::*;
+use xe_vfio_device::stream::frame::{
+    FRAME_HEADER_SIZE, FrameError, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble,
+};
+use xe_vfio_device::stream::{
+    DecodeError, DecodeFault, Decoder, Event, Limits, Manifest, Opening, Place, StreamError,
+};
+
+/// Decodes `bytes` as far as they go; answers the state that was handed out and how it ended.
+fn decode(bytes: &[u8], limits: &Limits) -> (Vec<u8>, Result<(), DecodeError>) {
+    let mut decoder = Decoder::new(limits);
+    let (mut state, mut left) = (Vec::new(), bytes);
+    loop {
+        assert!(
+            decoder.need() <= limits.frame.max(limits.manifest) as usize,
+            "need is bounded"
+        );
+        let Some((piece, rest)) = left.split_at_checked(decoder.need()) else {
+            return (state, Err(decoder.truncated(left.len())));
+        };
+        left = rest;
+        match decoder.accept(piece) {
+            Ok(Event::Data(payload)) => state.extend_from_slice(payload),
+            Ok(Event::End(_)) if left.is_empty() => return (state, Ok(())),
+            Ok(Event::End(_)) => return (state, decoder.accept(left).map(|_| ())),
+            Ok(Event::More | Event::Manifest(_)) => {}
+            Ok(Event::Abort(reason)) => panic!("an abort out of nothing: {reason}"),
+            Err(error) => return (state, Err(error)),
+        }
+    }
+}
+
+fn fault(bytes: &[u8]) -> DecodeFault {
+    decode(bytes, &Limits::default())
+        .1
+        .expect_err("a damaged stream")
+        .fault
+}
+
+fn small() -> (Vec<u8>, Vec<u8>) {
+    let mut packets = packets(&[]);
+    packets.truncate(5);
+    packets.extend([mmio(MEDIA), trailer()]);
+    let state = packets.concat();
+    (stream(&manifest(0), &state, 100), state)
+}
+
+#[test]
+fn every_flipped_bit_is_refused_and_only_true_state_handed_out_before() {
+    let (stream, state) = small();
+    assert!(decode(&stream, &Limits::default()).1.is_ok());
+    for bit in 0..stream.len() * 8 {
+        let mut damaged = stream.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let (handed_out, result) = decode(&damaged, &Limits::default());
+        assert!(result.is_err(), "bit {} of byte {}", bit % 8, bit / 8);
+        assert!(state.starts_with(&handed_out));
+    }
+}
+
+#[test]
+fn every_truncation_is_refused_where_it_is() {
+    let (stream, state) = small();
+    for end in 0..stream.len() {
+        let (handed_out, result) = decode(&stream[..end], &Limits::default());
+        let error = result.expect_err("cut short");
+        assert!(
+            matches!(error.fault, DecodeFault::Truncated { .. }),
+            "{error:?}"
+        );
+        assert!(error.offset <= end as u64);
+        assert!(state.starts_with(&handed_out));
+        let mut buf = Vec::new();
+        let read = Opening::read(&stream[..end], &Limits::default()).and_then(|(_, mut reader)| {
+            while reader.next(&mut buf)?.is_some() {}
+            Ok(())
+        });
+        assert!(matches!(
+            read,
+            Err(StreamError::Decode(DecodeError {
+                fault: DecodeFault::Truncated { .. },
+                ..
+            }))
+        ));
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_refused() {
+    let (mut stream, _) = small();
+    let end = stream.len() as u64;
+    stream.push(0);
+    let error = decode(&stream, &Limits::default())
+        .1
+        .expect_err("one byte too many");
+    assert_eq!(
+        error,
+        DecodeError {
+            offset: end,
+            place: Place::End,
+            fault: DecodeFault::Ended
+        }
+    );
+}
+
+/// Where the frames of a stream begin.
+fn frames(stream: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let manifest = u32::from_le_bytes(stream[20..24].try_into().expect("four bytes"));
+    let mut at = PREAMBLE_SIZE + manifest as usize;
+    let mut frames = Vec::new();
+    while at < stream.len() {
+        let length = u32::from_le_bytes(stream[at + 4..at + 8].try_into().expect("four bytes"));
+        frames.push(at..at + FRAME_HEADER_SIZE + length as usize);
+        at += FRAME_HEADER_SIZE + length as usize;
+    }
+    frames
+}
+
+#[test]
+fn a_frame_left_out_repeated_or_moved_is_named() {
+    let (stream, _) = small();
+    let frames = frames(&stream);
+    let build = |order: &[usize]| {
+        let pieces = order.iter().map(|frame| &stream[frames[*frame].clone()]);
+        [&stream[..frames[0].start]]
+            .into_iter()
+            .chain(pieces)
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    assert_eq!(frames.len(), 4, "three data frames and the end");
+    assert!(decode(&build(&[0, 1, 2, 3]), &Limits::default()).1.is_ok());
+    for (order, found, expected) in [
+        (vec![0, 2, 3], 2, 1),
+        (vec![0, 0, 1, 2, 3], 0, 1),
+        (vec![1, 0, 2, 3], 1, 0),
+        (vec![0, 1, 3], 3, 2),
+    ] {
+        assert_eq!(
+            fault(&build(&order)),
+            DecodeFault::Sequence { found, expected }
+        );
+    }
+}
+
+#[test]
+fn a_frame_of_another_stream_is_seen_by_the_digest() {
+    let (stream, state) = small();
+    let mut other_state = state;
+    other_state[70] ^= 1;
+    let other = support::stream(&manifest(0), &other_state, 100);
+    let first = frames(&stream)[0].clone();
+    let mut mixed = stream;
+    mixed[first.clone()].copy_from_slice(&other[first]);
+    assert!(matches!(fault(&mixed), DecodeFault::End { .. }));
+}
+
+/// A preamble of any content whose checksum holds.
+fn preamble(change: impl Fn(&mut [u8])) -> [u8; PREAMBLE_SIZE] {
+    let blob = manifest(0).encode().expect("a good manifest");
+    let mut bytes = Preamble {
+        frame_max: 1 << 20,
+        manifest_version: 1,
+        manifest_length: blob.len() as u32,
+        manifest_checksum: 0,
+    }
+    .encode();
+    change(&mut bytes);
+    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..32]);
+    bytes[32..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn another_format_a_newer_version_and_unknown_flags_are_called_by_their_names() {
+    assert!(matches!(
+        fault(&[b'{'; 64]),
+        DecodeFault::Frame(FrameError::Magic(_))
+    ));
+    assert_eq!(
+        fault(&preamble(|bytes| bytes[8] = 2)),
+        FrameError::Version(2).into()
+    );
+    assert_eq!(
+        fault(&preamble(|bytes| bytes[10] = 4)),
+        FrameError::Flags(4).into()
+    );
+    assert_eq!(
+        fault(&preamble(|bytes| bytes[18] = 1)),
+        FrameError::Reserved(1).into()
+    );
+    let unknown_type = |frame_type: u8, flags: u8| {
+        let (mut stream, _) = small();
+        let at = frames(&stream)[0].start;
+        (stream[at], stream[at + 2]) = (frame_type, flags);
+        fault(&stream)
+    };
+    assert_eq!(unknown_type(4, 0), FrameError::Type(4).into());
+    assert_eq!(unknown_type(0, 0), FrameError::Type(0).into());
+    assert_eq!(unknown_type(1, 1), FrameError::Flags(1).into());
+}
+
+#[test]
+fn a_length_bomb_is_refused_before_memory_is_taken_for_it() {
+    let big = |at: usize| {
+        preamble(move |bytes| bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes()))
+    };
+    for (at, what) in [(12, "sender's largest frame"), (20, "manifest")] {
+        let refused = fault(&big(at));
+        assert!(
+            matches!(refused, DecodeFault::Length { what: of, found: u32::MAX, .. } if of == what),
+            "{refused:?}"
+        );
+    }
+    let (stream, _) = small();
+    let opening = &stream[..frames(&stream)[0].start];
+    for (frame_type, length) in [
+        (FrameType::Data, 0),
+        (FrameType::Data, (1 << 20) + 1),
+        (FrameType::Data, u32::MAX),
+        (FrameType::Abort, 1025),
+        (FrameType::End, 127),
+        (FrameType::End, 129),
+    ] {
+        let header = FrameHeader {
+            frame_type,
+            length,
+            sequence: 0,
+        }
+        .encode(&[]);
+        let bytes = [opening, &header].concat();
+        assert!(matches!(fault(&bytes), DecodeFault::Length { found, .. } if found == length));
+        let mut reader = Opening::read(&bytes[..], &Limits::default())
+            .expect("a good opening")
+            .1;
+        let mut buf = Vec::new();
+        reader.next(&mut buf).expect_err("a length bomb");
+        assert_eq!(buf.capacity(), 0);
+    }
+}
+
+#[test]
+fn a_sender_with_larger_frames_than_the_receiver_takes_is_refused_at_once() {
+    let (stream, _) = small();
+    let limits = Limits {
+        frame: 4096,
+        ..Limits::default()
+    };
+    let error = decode(&stream, &limits).1.expect_err("frames of 1 MiB");
+    assert_eq!(error.place, Place::Preamble);
+    assert!(matches!(
+        error.fault,
+        DecodeFault::Length {
+            found: 0x10_0000,
+            most: 4096,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_manifest_is_decoded_only_when_its_checksum_holds() {
+    let (stream, _) = small();
+    for at in PREAMBLE_SIZE..frames(&stream)[0].start {
+        let mut damaged = stream.clone();
+        damaged[at] ^= 0xff;
+        assert!(matches!(
+            fault(&damaged),
+            DecodeFault::Checksum {
+                what: "manifest",
+                ..
+            }
+        ));
+    }
+    // With a checksum that holds, what is wrong inside is the manifest's own error.
+    let blob = vec![0xff; 300];
+    let preamble = Preamble {
+        frame_max: 1,
+        manifest_version: Manifest::newest_version(),
+        manifest_length: 300,
+        manifest_checksum: xxhash_rust::xxh3::xxh3_64(&blob),
+    };
+    let refused = fault(&[&preamble.encode()[..], &blob].concat());
+    assert!(matches!(refused, DecodeFault::Manifest(_)), "{refused:?}");
+}
+
+proptest! {
+    #[test]
+    fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(decode(&noise, &Limits::default()).1.is_err());
+    }
+
+    #[test]
+    fn noise_behind_a_good_opening_never_panics(noise in proptest::collection::vec(any::<u8>(), 1..400)) {
+        let (mut stream, _) = small();
+        stream.truncate(frames(&stream)[0].start);
+        stream.extend(noise);
+        let (handed_out, result) = decode(&stream, &Limits::default());
+        prop_assert!(result.is_err());
+        prop_assert!(handed_out.is_empty());
+    }
+
+    #[test]
+    fn a_manifest_of_noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..300), version in 0u16..4) {
+        let _ = Manifest::decode(&noise, version);
+    }
+}

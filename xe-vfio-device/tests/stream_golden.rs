@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The format's bytes as they are written today, compared with files that never change for a format version.
+//!
+//! `REGENERATE_GOLDEN=1 cargo test -p xe-vfio-device --test stream_golden` writes the files anew, for a new format version.
+//! docs/stream-format.md explains `complete-v1.xevf` byte by byte.
+
+mod support;
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use support::*;
+use xe_vfio_device::stream::{Limits, Manifest, Opening, Receipt, StreamError, VfOutcome, Writer};
+use xe_vfio_device::xe::{Account, Expectation};
+
+/// A VF without VRAM, and as little as a host may show of it.
+fn golden_manifest() -> Manifest {
+    Manifest {
+        pf: None,
+        gts: None,
+        vram_quota: None,
+        exec_quantum_ms: None,
+        preempt_timeout_us: None,
+        sched_priority: None,
+        kernel_release: None,
+        ..manifest(0)
+    }
+}
+
+fn golden_state() -> Vec<u8> {
+    [descriptor(), guc(MAIN), ggtt(), mmio(MAIN), trailer()].concat()
+}
+
+/// Compares with the file, which is written first when the switch is set.
+#[track_caller]
+fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if env::var_os("REGENERATE_GOLDEN").is_some() {
+        fs::write(&path, bytes).expect("the golden file can be written");
+    }
+    let golden = fs::read(&path).expect("the golden file can be read");
+    assert!(
+        golden == bytes,
+        "{name} differs from what is written today: this needs a new format version"
+    );
+    golden
+}
+
+#[test]
+fn a_complete_stream_has_the_golden_bytes_and_reads_as_it_always_did() {
+    let bytes = golden(
+        "complete-v1.xevf",
+        &stream(&golden_manifest(), &golden_state(), 160),
+    );
+    let (manifest, mut reader) =
+        Opening::read(&bytes[..], &Limits::default()).expect("a good opening");
+    assert_eq!(manifest, golden_manifest());
+    let (mut buf, mut state) = (Vec::new(), Vec::new());
+    while let Some(payload) = reader.next(&mut buf).expect("a good stream") {
+        state.extend_from_slice(payload);
+    }
+    assert_eq!(state, golden_state());
+    let kept = Expectation::of(&manifest).sent_by(&manifest);
+    let account = parse(kept, &state, &[state.len()])
+        .1
+        .expect("a VF like this one takes it");
+    let totals = reader.finish_file(&account).expect("a good stream");
+    assert_eq!(
+        (totals.frames, totals.payload_bytes),
+        (2, state.len() as u64)
+    );
+}
+
+#[test]
+fn an_aborted_stream_has_the_golden_bytes() {
+    let mut bytes = Vec::new();
+    let writer = Writer::new(&mut bytes, &golden_manifest()).expect("a vector takes all");
+    writer
+        .abort("Cancelled by the administrator")
+        .expect("a vector takes all");
+    let bytes = golden("aborted-v1.xevf", &bytes);
+    let mut reader = Opening::read(&bytes[..], &Limits::default())
+        .expect("a good opening")
+        .1;
+    let error = reader.next(&mut Vec::new()).expect_err("an abort");
+    assert!(
+        matches!(error, StreamError::Aborted { received: 0, reason } if reason == "Cancelled by the administrator")
+    );
+    assert!(reader.finish(&Account::default()).is_err());
+}
+
+#[test]
+fn receipts_have_the_golden_bytes() {
+    let failed = Receipt::Failed {
+        vf: VfOutcome::Reset,
+        reason: "The stream ends before its trailer".to_owned(),
+    };
+    for (name, receipt) in [
+        ("loaded-v1.receipt", Receipt::Loaded),
+        ("failed-v1.receipt", failed),
+    ] {
+        let bytes = golden(name, &receipt.encode());
+        assert_eq!(
+            Receipt::read(&mut &bytes[..]).expect("a good receipt"),
+            receipt
+        );
+    }
+}
