@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Live migration and snapshots of Intel Xe GPU VFs for rust-vmm hypervisors.
 
+pub mod state;
 pub mod stream;
+pub mod uapi;
 pub mod xe;

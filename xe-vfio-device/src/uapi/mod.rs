@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The kernel's interfaces, and the only `unsafe` of the crate.
+//!
+//! - [`KernelVf`] performs the migration ioctls on a VFIO device fd that its owner keeps open.
+//! - [`DataFd`] is the migration data fd.
+//! - [`SignalMask`], [`ThreadInterrupt`] and [`InterruptSignal`] keep signals off a thread that reads or writes a data fd, and
+//!   let exactly one through when it has to be interrupted.
+//! - [`ReservedFd`] holds an fd number free.
+//!
+//! Every function here is safe to call; errors are [`UapiError`], which names the call, the errno and the states around it.
+//! Facts: include/uapi/linux/vfio.h, drivers/vfio/vfio_main.c, drivers/vfio/pci/xe/main.c.
+
+mod data_fd;
+mod errno;
+mod error;
+mod feature;
+mod handle;
+mod poll;
+mod reserve;
+mod signal;
+
+pub use data_fd::DataFd;
+pub use errno::Errno;
+pub use error::UapiError;
+pub use feature::MigrationFlags;
+pub use handle::{KernelVf, VfioHandle};
+pub use poll::is_readable;
+pub use reserve::ReservedFd;
+pub use signal::{InterruptSignal, SignalMask, ThreadInterrupt};

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#![allow(unsafe_code)] // poll(2)
+//! Whether a socket has something to read, without waiting.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Whether a read would answer at once: with bytes, with the end of the stream or with an error.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the pointer is to one pollfd, as the count says.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0 && poll.revents != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_readable_once_the_peer_wrote_or_closed() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        assert!(!is_readable(here.as_fd()));
+        there.write_all(b"x").unwrap();
+        assert!(is_readable(here.as_fd()));
+        let (here, there) = UnixStream::pair().unwrap();
+        drop(there);
+        assert!(is_readable(here.as_fd()));
+    }
+}
