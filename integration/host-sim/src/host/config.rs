@@ -62,6 +62,8 @@ pub struct HostConfig {
     pub vram_chunk: u64,
     /// Bytes per second that a VF's data fd moves; `None` for as fast as memory.
     pub device_rate: Option<u64>,
+    /// Whether VRAM has memory from the start and keeps it over resets, as real VRAM does: a load then pays for no pages.
+    pub populate: bool,
     /// Whether FEATURE_MIGRATION is offered.
     pub migration: bool,
     /// Whether DMA_LOGGING_* is offered.
@@ -89,6 +91,7 @@ impl Default for HostConfig {
             pin_us_per_gib: 60_000,
             vram_chunk: 512 * MIB,
             device_rate: None,
+            populate: false,
             migration: true,
             dma_logging: false,
         }

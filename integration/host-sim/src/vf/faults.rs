@@ -1,71 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Faults that a VF can be told to have, per operation.
+//!
+//! They are set by any process ([`Faults::add`], `host-sim fault`), count calls in whichever process makes them, and stay in the
+//! VF's shared memory until they have fired as often as they should or are cleared.
 
-use super::Errno;
-use super::state::{ARCS, Arc};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-/// An operation that can be made to fail.
-///
-/// `Reset` to `Producer` are checked inside [`super::Vf`]; the others are checked by the boundary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Op {
-    /// Opening `/dev/vfio/<group>`.
-    OpenGroup,
-    /// Opening `/dev/vfio/devices/vfio<n>`.
-    OpenCdev,
-    /// VFIO_GROUP_GET_DEVICE_FD.
-    GetDeviceFd,
-    /// VFIO_DEVICE_BIND_IOMMUFD.
-    BindIommufd,
-    /// VFIO_DEVICE_ATTACH_IOMMUFD_PT, VFIO_GROUP_SET_CONTAINER.
-    Attach,
-    /// VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP.
-    MapDma,
-    /// VFIO_IOMMU_UNMAP_DMA, IOMMU_IOAS_UNMAP.
-    UnmapDma,
-    /// VFIO_DEVICE_SET_IRQS.
-    SetIrqs,
-    /// No fd left for the data fd: the SET ends with EMFILE, whatever the effect's errno, and the state is reached.
-    EmfileOnDataFd,
-    /// VFIO_DEVICE_RESET.
-    Reset,
-    /// GET of FEATURE_MIGRATION.
-    GetFlags,
-    /// GET of the device state.
-    GetState,
-    /// SET of the device state, before its first arc.
-    SetState,
-    /// GET of MIG_DATA_SIZE; an errno comes back as a huge length with result 0.
-    DataSize,
-    /// read of the data fd.
-    Read,
-    /// write of the data fd.
-    Write,
-    /// A function level reset in the PF: can be slow; an errno is only logged.
-    Flr,
-    /// Production of one packet in the PF: an errno makes the save fail.
-    Producer,
-    /// One arc, before anything of it is done.
-    Arc(Arc),
-}
+use serde::{Serialize, Serializer};
+
+use super::control::Control;
+use super::op::Op;
+use super::{Errno, wait};
+use crate::shm::Shared;
+
+/// Faults that a VF can have at a time.
+pub const CAPACITY: usize = 32;
 
 /// What happens when a fault fires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Effect {
     /// The operation answers this errno.
+    #[serde(serialize_with = "as_text")]
     Errno(Errno),
     /// A read or write moves at most so many bytes.
     Short(u64),
     /// The operation takes so many milliseconds longer.
-    Delay(u64),
+    DelayMs(u64),
     /// The operation does not end until the fault is cleared.
     Stuck,
 }
 
 /// A fault: on the `nth` call of `op` from now (1 is the next) and the `count - 1` calls after it, `effect` happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct FaultSpec {
     /// Operation.
+    #[serde(serialize_with = "as_text")]
     pub op: Op,
     /// First call that is hit, counted from 1.
     pub nth: u32,
@@ -75,19 +47,245 @@ pub struct FaultSpec {
     pub effect: Effect,
 }
 
-/// The faults of one VF; they live in shared memory and outlive the process that set them.
-#[derive(Debug)]
-pub struct Faults {}
+/// A fault that is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FaultStatus {
+    /// What is left of it.
+    #[serde(flatten)]
+    pub left: FaultSpec,
+    /// Calls that it has hit.
+    pub fired: u32,
+}
+
+/// Why a fault cannot be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultError {
+    /// The table is full.
+    #[error("The VF has {CAPACITY} faults already: clear some")]
+    Full,
+    /// `nth` or `count` is 0.
+    #[error("A fault has to hit at least one call, the first being number 1")]
+    Never,
+}
+
+/// The fault table as it lies in shared memory; all zeros is an empty one.
+#[repr(C)]
+pub(super) struct FaultTable {
+    last_id: u32,
+    reserved: u32,
+    entries: [Entry; CAPACITY],
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Entry {
+    /// 0 for an unused entry.
+    id: u32,
+    op: u32,
+    /// Calls to let pass before the next hit.
+    skip: u32,
+    /// Calls still to be hit.
+    left: u32,
+    effect: u32,
+    fired: u32,
+    argument: u64,
+}
+
+const ERRNO: u32 = 0;
+const SHORT: u32 = 1;
+const DELAY: u32 = 2;
+const STUCK: u32 = 3;
+
+impl Entry {
+    fn spec(&self) -> Option<FaultSpec> {
+        let effect = match self.effect {
+            ERRNO => Effect::Errno(Errno(i32::try_from(self.argument).ok()?)),
+            SHORT => Effect::Short(self.argument),
+            DELAY => Effect::DelayMs(self.argument),
+            STUCK => Effect::Stuck,
+            _ => return None,
+        };
+        let op = *Op::ALL.get(self.op as usize)?;
+        (self.id != 0).then_some(FaultSpec {
+            op,
+            nth: self.skip + 1,
+            count: self.left,
+            effect,
+        })
+    }
+}
+
+impl FaultTable {
+    fn add(&mut self, spec: &FaultSpec) -> Result<(), FaultError> {
+        if spec.nth == 0 || spec.count == 0 {
+            return Err(FaultError::Never);
+        }
+        let (effect, argument) = match spec.effect {
+            Effect::Errno(errno) => (ERRNO, u64::from(errno.0.unsigned_abs())),
+            Effect::Short(most) => (SHORT, most),
+            Effect::DelayMs(ms) => (DELAY, ms),
+            Effect::Stuck => (STUCK, 0),
+        };
+        let free = self
+            .entries
+            .iter_mut()
+            .find(|e| e.id == 0)
+            .ok_or(FaultError::Full)?;
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let (id, op) = (self.last_id, spec.op.code());
+        *free = Entry {
+            id,
+            op,
+            skip: spec.nth - 1,
+            left: spec.count,
+            effect,
+            fired: 0,
+            argument,
+        };
+        Ok(())
+    }
+
+    /// Counts one call of `op` and answers what it is hit by.
+    fn call(&mut self, op: Op) -> Vec<(u32, Effect)> {
+        let mut hits = Vec::new();
+        for entry in self
+            .entries
+            .iter_mut()
+            .filter(|e| e.id != 0 && e.op == op.code())
+        {
+            if entry.skip > 0 {
+                entry.skip -= 1;
+            } else if entry.left > 0 {
+                entry.left -= 1;
+                entry.fired = entry.fired.saturating_add(1);
+                hits.extend(entry.spec().map(|spec| (entry.id, spec.effect)));
+            }
+            // Whoever is stuck in it looks for the entry, so that one stays until it is cleared.
+            if entry.left == 0 && entry.effect != STUCK {
+                entry.id = 0;
+            }
+        }
+        hits
+    }
+
+    fn armed(&self) -> u64 {
+        self.entries
+            .iter()
+            .filter(|e| e.id != 0)
+            .fold(0, |bits, e| bits | 1u64.checked_shl(e.op).unwrap_or(0))
+    }
+}
+
+/// The faults of one VF.
+pub struct Faults {
+    control: Arc<Shared<Control>>,
+}
 
 impl Faults {
+    pub(super) fn new(control: Arc<Shared<Control>>) -> Self {
+        Self { control }
+    }
+
     /// To be called once by each `op` before it does anything.
     ///
-    /// Answers the most bytes that the operation may move (`u64::MAX` without a fault). Sleeps when the fault says so.
+    /// Answers the most bytes that the operation may move, `u64::MAX` without a fault. Sleeps when the fault says so.
     ///
     /// # Errors
     /// The fault's errno; `EINTR` when a signal ended its sleep.
     pub fn check(&self, op: Op) -> Result<u64, Errno> {
-        let _ = (op, ARCS);
-        Ok(u64::MAX)
+        self.check_with(op, wait::interruptible)
     }
+
+    /// As [`Self::check`], for an operation that the kernel waits for whatever signals come.
+    pub(super) fn check_uninterruptible(&self, op: Op) -> Result<u64, Errno> {
+        self.check_with(op, |time| {
+            std::thread::sleep(time);
+            Ok(())
+        })
+    }
+
+    fn check_with(&self, op: Op, sleep: fn(Duration) -> Result<(), Errno>) -> Result<u64, Errno> {
+        if self.control.armed.load(Ordering::Acquire) & (1 << op.code()) == 0 {
+            return Ok(u64::MAX);
+        }
+        let hits = self.change(|table| table.call(op));
+        let mut most = u64::MAX;
+        let mut answer = Ok(());
+        for (id, effect) in hits {
+            match effect {
+                Effect::Errno(errno) => answer = answer.and(Err(errno)),
+                Effect::Short(bytes) => most = most.min(bytes),
+                Effect::DelayMs(ms) => sleep(Duration::from_millis(ms))?,
+                Effect::Stuck => {
+                    while self.is_set(id) {
+                        sleep(wait::POLL)?;
+                    }
+                }
+            }
+        }
+        answer.map(|()| most)
+    }
+
+    /// Sets a fault.
+    ///
+    /// # Errors
+    /// When the table is full or the fault would never fire.
+    pub fn add(&self, spec: &FaultSpec) -> Result<(), FaultError> {
+        self.change(|table| table.add(spec))
+    }
+
+    /// Ends every fault, or those of `op`; whoever is stuck goes on.
+    pub fn clear(&self, op: Option<Op>) {
+        self.change(|table| {
+            for entry in &mut table.entries {
+                if op.is_none_or(|op| op.code() == entry.op) {
+                    entry.id = 0;
+                }
+            }
+        });
+    }
+
+    /// The faults that are set.
+    #[must_use]
+    pub fn list(&self) -> Vec<FaultStatus> {
+        let table = self.control.faults.lock();
+        let status = |e: &Entry| {
+            Some(FaultStatus {
+                left: e.spec()?,
+                fired: e.fired,
+            })
+        };
+        table.entries.iter().filter_map(status).collect()
+    }
+
+    /// Whether a producer is or will be stuck.
+    pub(super) fn producer_is_stuck(&self) -> bool {
+        self.list()
+            .iter()
+            .any(|f| f.left.op == Op::Producer && f.left.effect == Effect::Stuck)
+    }
+
+    fn is_set(&self, id: u32) -> bool {
+        self.control
+            .faults
+            .lock()
+            .entries
+            .iter()
+            .any(|e| e.id == id)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut FaultTable) -> T) -> T {
+        let mut table = self.control.faults.lock();
+        let result = change(&mut table);
+        self.control.armed.store(table.armed(), Ordering::Release);
+        result
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // The signature is serde's.
+fn as_text<T: std::fmt::Display, S: Serializer>(
+    value: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }

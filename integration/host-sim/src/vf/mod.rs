@@ -2,18 +2,44 @@
 //! A virtual function: its memory, its states, its packet stream and its engine.
 //!
 //! All of a VF lives in two files that every process maps, so any process may call any method at any time; a method
-//! answers what the kernel's ioctl, read or write would.
+//! answers what the kernel's ioctl, read or write would. `transition` has the states, `save` and `load` the data fd, `engine` what
+//! the VF does for its guest, `reset` opening, closing and resetting, `faults` how to break each of them.
 
+mod control;
+mod engine;
 mod errno;
-pub mod faults;
+mod faults;
+mod guc;
+mod load;
+mod op;
+pub mod packet;
+mod reset;
+mod restore;
+mod save;
+mod session;
 pub mod state;
+mod status;
+mod transition;
+mod wait;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use guest::abi;
+
+use crate::host::HostConfig;
+use crate::shm::{Memory, Shared, bulk};
+use control::Control;
 
 pub use errno::Errno;
-pub use faults::{Effect, FaultSpec, Faults, Op};
+pub use faults::{CAPACITY as FAULT_CAPACITY, Effect, FaultError, FaultSpec, FaultStatus, Faults};
+pub use op::{Op, UnknownOp};
 pub use state::State;
+pub use status::Status;
 
 /// Names one data fd's life: dead as soon as the VF leaves the state that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,159 +82,151 @@ pub trait Dma {
     fn write(&self, iova: u64, buf: &[u8]) -> Result<(), Errno>;
 }
 
-/// Everything `host-sim status` tells about a VF.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Status {
-    /// Number of the VF, from 1.
-    pub index: u16,
-}
-
 /// One virtual function of a host.
-#[derive(Debug)]
 pub struct Vf {
-    memory: File,
+    index: u16,
+    config: Arc<HostConfig>,
+    plan: packet::Plan,
+    memory_file: File,
+    memory: Memory,
+    control: Arc<Shared<Control>>,
     faults: Faults,
 }
 
 impl Vf {
+    /// Makes VF `index` in the empty directory `dir`: closed, as after a reset.
+    pub(crate) fn create(dir: &Path, index: u16, config: &Arc<HostConfig>) -> io::Result<Self> {
+        let make = |name| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(dir.join(name))
+        };
+        let memory_file = make("memory")?;
+        memory_file.set_len(memory_len(config))?;
+        if config.populate {
+            bulk::populate(&memory_file, 0, memory_len(config))?;
+        }
+        let vf = Self::new(
+            index,
+            config,
+            memory_file,
+            Shared::create(&make("control")?)?,
+        )?;
+        vf.clear_memory()?;
+        vf.lock_engine().accumulator = abi::ACC_RESET;
+        vf.control
+            .live
+            .state
+            .store(State::Running as u32, Ordering::Release);
+        vf.control.magic.store(control::MAGIC, Ordering::Release);
+        Ok(vf)
+    }
+
+    /// Maps VF `index` in `dir`.
+    pub(crate) fn open(dir: &Path, index: u16, config: &Arc<HostConfig>) -> io::Result<Self> {
+        let open = |name| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(dir.join(name))
+        };
+        let memory_file = open("memory")?;
+        let control = Shared::<Control>::open(&open("control")?)?;
+        let sound = control.magic.load(Ordering::Acquire) == control::MAGIC
+            && memory_file.metadata()?.len() == memory_len(config);
+        if !sound {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "The VF is not of this host or version",
+            ));
+        }
+        Self::new(index, config, memory_file, control)
+    }
+
+    fn new(
+        index: u16,
+        config: &Arc<HostConfig>,
+        memory_file: File,
+        control: Shared<Control>,
+    ) -> io::Result<Self> {
+        let len = usize::try_from(memory_len(config)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let memory = Memory::map(&memory_file, len)?;
+        let control = Arc::new(control);
+        let faults = Faults::new(Arc::clone(&control));
+        let (config, plan) = (Arc::clone(config), packet::Plan::of(config));
+        Ok(Self {
+            index,
+            config,
+            plan,
+            memory_file,
+            memory,
+            control,
+            faults,
+        })
+    }
+
     /// Number of the VF, from 1.
     #[must_use]
     pub fn index(&self) -> u16 {
-        0
+        self.index
+    }
+
+    /// The configuration of its host.
+    #[must_use]
+    pub fn config(&self) -> &HostConfig {
+        &self.config
     }
 
     /// PCI address, `0000:03:00.1`.
     #[must_use]
     pub fn bdf(&self) -> String {
-        String::new()
+        self.config.bdf(self.index)
     }
 
-    /// IOMMU group number.
+    /// IOMMU group number; every VF has a group of its own.
     #[must_use]
     pub fn group_id(&self) -> u32 {
-        0
+        self.config.group_base + u32::from(self.index) - 1
     }
 
     /// Number n of its `/dev/vfio/devices/vfio<n>`.
     #[must_use]
     pub fn cdev_index(&self) -> u32 {
-        0
+        self.config.cdev_base + u32::from(self.index) - 1
     }
 
     /// The VF's memory: BAR0 below the window from offset 0, VRAM from offset 4 MiB, so that BAR0 is offset 0 with 8 MiB and
     /// BAR2 is offset 4 MiB with [`Vf::bar2_size`].
     #[must_use]
     pub fn memory_file(&self) -> &File {
-        &self.memory
+        &self.memory_file
     }
 
-    /// This process's mapping of the whole of [`Vf::memory_file`], valid as long as the VF is.
+    /// This process's mapping of the whole of [`Vf::memory_file`], valid as long as the VF is. Guests and other processes
+    /// write there at any time.
     #[must_use]
     pub fn memory(&self) -> NonNull<[u8]> {
-        NonNull::slice_from_raw_parts(NonNull::dangling(), 0)
+        self.memory.as_slice_ptr()
     }
 
     /// Bytes of BAR0.
     #[must_use]
     pub fn bar0_size(&self) -> u64 {
-        u64::from(guest::abi::BAR0_SIZE)
+        abi::BAR0_SIZE.into()
     }
 
-    /// Bytes of BAR2.
+    /// Bytes of BAR2: the quota rounded up to a power of two.
     #[must_use]
     pub fn bar2_size(&self) -> u64 {
-        0
+        self.config.bar2_size()
     }
 
     /// VRAM quota in bytes.
     #[must_use]
     pub fn vram(&self) -> u64 {
-        0
-    }
-
-    /// The first open of the device by process `opener`: function level reset, then RUNNING.
-    ///
-    /// # Errors
-    /// `EIO` when the VF's memory cannot be cleared.
-    pub fn device_opened(&self, opener: u32) -> Result<(), Errno> {
-        let _ = opener;
-        Err(Errno::EIO)
-    }
-
-    /// The last close of the device: its data fd answers `ENODEV` from now on. Blocks behind a blocked reader.
-    pub fn device_closed(&self) {}
-
-    /// VFIO_DEVICE_RESET: takes the FLR's time, then the state is RUNNING, the data fd dead, GPU state cleared.
-    ///
-    /// # Errors
-    /// That of a fault on `reset`.
-    pub fn reset(&self) -> Result<(), Errno> {
-        Err(Errno::EIO)
-    }
-
-    /// GET of FEATURE_MIGRATION.
-    ///
-    /// # Errors
-    /// `ENOTTY` when the host does not offer migration.
-    pub fn migration_flags(&self) -> Result<u64, Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    /// GET of the device state, as the uAPI's number. Blocks behind a SET in progress.
-    ///
-    /// # Errors
-    /// `ENOTTY` when the host does not offer migration.
-    pub fn state(&self) -> Result<u32, Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    /// SET of the device state.
-    ///
-    /// # Errors
-    /// As the kernel; the VF is left in the last state reached.
-    pub fn set_state(&self, target: u32) -> Result<Transition, Errno> {
-        let _ = target;
-        Err(Errno::ENOTTY)
-    }
-
-    /// GET of MIG_DATA_SIZE in bytes; a negative errno as a huge value when the PF failed.
-    ///
-    /// # Errors
-    /// `ENOTTY` when the host does not offer migration.
-    pub fn stop_copy_length(&self) -> Result<u64, Errno> {
-        Err(Errno::ENOTTY)
-    }
-
-    /// read of the data fd.
-    ///
-    /// # Errors
-    /// `ENODEV` for a dead session, `EBADF` for one that loads, `EIO` when the save failed, `EINTR` after a signal.
-    pub fn data_read(&self, session: SessionId, buf: &mut [u8]) -> Result<usize, Errno> {
-        let _ = (session, buf);
-        Err(Errno::ENODEV)
-    }
-
-    /// write of the data fd.
-    ///
-    /// # Errors
-    /// `ENODEV` for a dead session or a descriptor of another device, `EBADF` for a session that saves, `EINVAL` for bad
-    /// headers, `ENOMEM` for absurd sizes, `EIO` when the restore failed.
-    pub fn data_write(&self, session: SessionId, buf: &[u8]) -> Result<usize, Errno> {
-        let _ = (session, buf);
-        Err(Errno::ENODEV)
-    }
-
-    /// Does at most one job of the ring. `dma` and `irq` are called while a suspend waits for this job: they must not block
-    /// and not call into this VF.
-    pub fn engine_step(&self, dma: &dyn Dma, irq: &dyn Fn(u16)) -> Step {
-        let _ = (dma, irq);
-        Step::Halted
-    }
-
-    /// Whether [`Vf::engine_step`] would find something to do; a few loads, for polling.
-    #[must_use]
-    pub fn ring_may_have_work(&self) -> bool {
-        false
+        self.config.vram
     }
 
     /// The VF's faults.
@@ -217,9 +235,20 @@ impl Vf {
         &self.faults
     }
 
-    /// What the VF is doing, without waiting for it.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        Status { index: 0 }
+    fn memory_len(&self) -> u64 {
+        memory_len(&self.config)
     }
+}
+
+impl std::fmt::Debug for Vf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vf")
+            .field("index", &self.index)
+            .field("bdf", &self.bdf())
+            .finish_non_exhaustive()
+    }
+}
+
+fn memory_len(config: &HostConfig) -> u64 {
+    u64::from(abi::VRAM_WINDOW) + config.bar2_size()
 }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `host-sim status` and `host-sim env`.
+
+use host_sim::host::{Host, HostConfig};
+use host_sim::vf::{Effect, FaultStatus, Status};
+use serde::Serialize;
+
+use super::Error;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    dir: &'a std::path::Path,
+    config: &'a HostConfig,
+    open_fds: usize,
+    vfs: Vec<Status>,
+}
+
+/// Prints what every VF of `host` is doing.
+pub fn status(host: &Host, json: bool) -> Result<(), Error> {
+    let vfs: Vec<_> = host.vfs().iter().map(|vf| vf.status()).collect();
+    let open_fds = host.held()?.len();
+    if json {
+        let report = Report {
+            dir: host.dir(),
+            config: host.config(),
+            open_fds,
+            vfs,
+        };
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    let config = host.config();
+    println!(
+        "{}: 8086:{:04x} rev {:02x}, {} MiB of VRAM per VF, {} GT{}, {open_fds} fds open",
+        host.dir().display(),
+        config.device_id,
+        config.revision,
+        config.vram >> 20,
+        config.gts,
+        if config.gts == 1 { "" } else { "s" },
+    );
+    for vf in &vfs {
+        print_vf(vf);
+    }
+    Ok(())
+}
+
+fn print_vf(vf: &Status) {
+    let opener = vf
+        .opener
+        .map_or_else(|| "closed".into(), |pid| format!("open by {pid}"));
+    let mut line = format!(
+        "VF {} {} group {} vfio{}: {}, {opener}",
+        vf.index, vf.bdf, vf.group, vf.cdev, vf.state
+    );
+    if let Some(under_way) = &vf.under_way {
+        line += &format!(", {under_way} under way");
+    }
+    if vf.needs_reset {
+        line += ", needs a reset";
+    }
+    if vf.data_fd {
+        line += &format!(
+            ", data fd at {} bytes{}",
+            vf.moved,
+            if vf.moving { ", moving" } else { "" }
+        );
+    }
+    line += &format!(", jobs {}/{}", vf.completed, vf.submitted);
+    if vf.engine != 0 {
+        line += &format!(", ring stopped ({:#x})", vf.engine);
+    }
+    println!("{line}");
+    for fault in &vf.faults {
+        println!("  fault: {}", describe(fault));
+    }
+}
+
+fn describe(fault: &FaultStatus) -> String {
+    let effect = match fault.left.effect {
+        Effect::Errno(errno) => errno.to_string(),
+        Effect::Short(bytes) => format!("at most {bytes} bytes"),
+        Effect::DelayMs(ms) => format!("{ms} ms longer"),
+        Effect::Stuck => "stuck until cleared".into(),
+    };
+    let left = match (fault.left.count, fault.left.nth) {
+        (0, _) => "over".into(),
+        (count, 1) => format!("at the next {count}"),
+        (count, nth) => format!("at {count} from the {nth}th on"),
+    };
+    format!(
+        "{} {effect}, {left}, hit {} so far",
+        fault.left.op, fault.fired
+    )
+}
+
+/// Prints the variables that make a process see `host`.
+pub fn env(host: &Host) -> Result<(), Error> {
+    let executable = std::env::current_exe().map_err(Error::Executable)?;
+    let library = executable.with_file_name("libhost_sim.so");
+    if !library.exists() {
+        return Err(Error::NoLibrary(library));
+    }
+    println!("LD_PRELOAD={}", library.display());
+    println!("HOST_SIM={}", host.dir().display());
+    Ok(())
+}
