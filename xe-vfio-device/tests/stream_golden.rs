@@ -108,3 +108,31 @@ fn receipts_have_the_golden_bytes() {
         );
     }
 }
+
+#[test]
+fn the_example_in_the_documentation_is_the_golden_stream() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let text =
+        fs::read_to_string(root.join("../docs/stream-format.md")).expect("the documentation");
+    let golden = fs::read(root.join("tests/golden/complete-v1.xevf")).expect("the golden file");
+    let mut compared = 0;
+    for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let mut words = line.split_whitespace();
+        let offset = words.next().filter(|word| word.len() == 3).and_then(hex);
+        let Some(offset) = offset else { continue };
+        let bytes = words.map_while(|word| hex(word).filter(|_| word.len() == 2));
+        for (at, byte) in bytes.enumerate() {
+            assert_eq!(
+                usize::from(golden[offset + at]),
+                byte,
+                "line {line:?}, byte {at}"
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 200, "{compared} bytes were compared");
+}
+
+fn hex(word: &str) -> Option<usize> {
+    usize::from_str_radix(word, 16).ok()
+}
