@@ -21,6 +21,7 @@ fn told(destination: &Manifest, severity: Severity, words: &[&str]) {
     let mismatch = only(destination);
     let text = mismatch.to_string();
     assert_eq!(mismatch.severity(), severity, "{text}");
+    assert!(!text.contains("  "), "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} in {text:?}");
     }

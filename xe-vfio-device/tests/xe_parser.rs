@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io;
+use std::{io, slice};
 
 use support::*;
 use xe_vfio_device::xe::klv::{Descriptor, KlvError};
@@ -79,7 +79,7 @@ fn a_header_waits_for_its_last_byte_and_a_descriptor_for_its_payload() {
             Ok::<_, io::Error>(())
         };
         parser
-            .push(std::slice::from_ref(byte), sink)
+            .push(slice::from_ref(byte), sink)
             .expect("a good stream");
         let pushed = at + 1;
         let expected = match pushed {
@@ -365,7 +365,8 @@ fn vram_is_contiguous_and_within_the_quota() {
         found: found * PAGE,
         expected: expected * PAGE,
     };
-    let with = |packets: &[Vec<u8>]| refusal(expectation(4), &[&[begin.clone()], packets].concat());
+    let with =
+        |packets: &[Vec<u8>]| refusal(expectation(4), &[slice::from_ref(&begin), packets].concat());
     assert_eq!(with(&[vram(1, 1)]), gap(1, 0));
     assert_eq!(with(&[vram(0, 1), vram(2, 1)]), gap(2, 1));
     assert_eq!(with(&[vram(0, 2), vram(1, 1)]), gap(1, 2));
@@ -384,7 +385,7 @@ fn vram_is_contiguous_and_within_the_quota() {
     );
     let wraps = header(PacketType::Vram, MAIN, u64::MAX - PAGE + 1, PAGE);
     assert_eq!(
-        with(std::slice::from_ref(&wraps)),
+        with(slice::from_ref(&wraps)),
         beyond(u64::MAX - PAGE + 1, PAGE, 4 * PAGE)
     );
     assert_eq!(

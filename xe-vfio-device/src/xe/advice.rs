@@ -32,7 +32,8 @@ impl fmt::Display for Mismatch {
                 destination,
             }) => write!(
                 f,
-                "The source's PF is PCI device {} revision {:#04x}, the destination's {} revision {:#04x}, and the                  kernel refuses the state of another: {OTHER_GPU}",
+                "The source's PF is PCI device {} revision {:#04x}, the destination's {} revision {:#04x}, and the \
+                 kernel refuses the state of another: {OTHER_GPU}",
                 device(source),
                 source.revision,
                 device(destination),
@@ -43,7 +44,8 @@ impl fmt::Display for Mismatch {
                 destination,
             }) => write!(
                 f,
-                "The source's VF is on board {}, the destination's on {}; a guest driver that looks at the board may                  notice after its next start",
+                "The source's VF is on board {}, the destination's on {}; a guest driver that looks at the board may \
+                 notice after its next start",
                 board(source),
                 board(destination)
             ),
@@ -63,7 +65,8 @@ impl fmt::Display for Mismatch {
                 },
             ) => write!(
                 f,
-                "The {quota} quota is {} at the source and {} at the destination, so it cannot be compared; make sure                  that both are equal",
+                "The {quota} quota is {} at the source and {} at the destination, so it cannot be compared; make sure \
+                 that both are equal",
                 known(*quota, *source),
                 known(*quota, *destination)
             ),
@@ -89,7 +92,8 @@ impl fmt::Display for Mismatch {
                 destination,
             }) => write!(
                 f,
-                "The VF cannot migrate at the {} (migration flags {source:#x} at the source, {destination:#x} at the                  destination): bind it to xe-vfio-pci, on a kernel and GuC firmware that support migration",
+                "The VF cannot migrate at the {} (migration flags {source:#x} at the source, {destination:#x} at the \
+                 destination): bind it to xe-vfio-pci, on a kernel and GuC firmware that support migration",
                 if source & 1 == 0 {
                     "source"
                 } else {
@@ -101,21 +105,24 @@ impl fmt::Display for Mismatch {
                 destination,
             }) => write!(
                 f,
-                "Only one side has RUNNING_P2P (migration flags {source:#x} at the source, {destination:#x} at the                  destination): use the same kernel driver on both hosts"
+                "Only one side has RUNNING_P2P (migration flags {source:#x} at the source, {destination:#x} at the \
+                 destination): use the same kernel driver on both hosts"
             ),
             Self::GucMajor(Pair {
                 source,
                 destination,
             }) => write!(
                 f,
-                "The source has GuC firmware {source}, the destination {destination}, and the firmware's state moves                  within one major version only: install the same firmware on both hosts"
+                "The source has GuC firmware {source}, the destination {destination}, and the firmware's state moves \
+                 within one major version only: install the same firmware on both hosts"
             ),
             Self::GucMinor(Pair {
                 source,
                 destination,
             }) => write!(
                 f,
-                "The source has GuC firmware {source}, the destination {destination}: a firmware may refuse the state                  of another version; install the same on both hosts if it does"
+                "The source has GuC firmware {source}, the destination {destination}: a firmware may refuse the state \
+                 of another version; install the same on both hosts if it does"
             ),
             Self::Schedule(
                 schedule,
@@ -125,7 +132,8 @@ impl fmt::Display for Mismatch {
                 },
             ) => write!(
                 f,
-                "The {schedule} is {source} at the source and {destination} at the destination: the guest's share of                  the GPU will change unless sriov_admin/vf<n>/profile/{} is set alike",
+                "The {schedule} is {source} at the source and {destination} at the destination: the guest's share of \
+                 the GPU will change unless sriov_admin/vf<n>/profile/{} is set alike",
                 schedule.file()
             ),
         }
@@ -147,7 +155,8 @@ fn differing_quota(f: &mut fmt::Formatter<'_>, quota: Quota, values: &Pair<u64>)
             "the state does not fit; set sriov_admin/vf<n>/profile/vram_quota of the destination's PF to the source's value",
         ),
         Quota::Vram => f.write_str(
-            "the kernel would take it, but the guest knows how much VRAM it has and sees BAR2, so it has to be equal;              set sriov_admin/vf<n>/profile/vram_quota of the destination's PF to the source's value",
+            "the kernel would take it, but the guest knows how much VRAM it has and sees BAR2, so it has to be equal; \
+                 set sriov_admin/vf<n>/profile/vram_quota of the destination's PF to the source's value",
         ),
         Quota::Ggtt => f.write_str("the kernel takes a GGTT of exactly the same size only; provision both VFs alike"),
         Quota::Contexts | Quota::Doorbells => {

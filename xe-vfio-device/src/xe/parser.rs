@@ -72,7 +72,8 @@ impl Parser {
     }
 
     /// Takes the next piece of the stream and hands on to `sink` what is verified, in order and without gaps: as one slice of
-    /// `input` where nothing was held back before. Memory beyond `input`: at most a header and [`DESCRIPTOR_MAX`](super::progress::DESCRIPTOR_MAX).
+    /// `input` where nothing was held back before. Memory beyond `input`: at most a header and
+    /// [`DESCRIPTOR_MAX`](super::progress::DESCRIPTOR_MAX).
     ///
     /// # Errors
     /// [`PushError::Refused`] for a bad packet: then nothing of this piece that is not already with the sink will be.
