@@ -4,7 +4,8 @@
 use std::fmt;
 
 use super::{
-    DeviceState, Loading, Lost, MigrationDevice, Running, RunningP2p, Saving, Stopped, StreamDead, Vf,
+    DeviceState, Loading, Lost, MigrationDevice, Running, RunningP2p, Saving, Stopped, StreamDead,
+    Vf,
 };
 use crate::uapi::UapiError;
 
@@ -30,7 +31,11 @@ impl<D: MigrationDevice> AnyVf<D> {
     /// Starts a session in the state that the kernel says the device is in. A data fd that somebody else may have cannot be
     /// had back: STOP_COPY and RESUMING are then [`AnyVf::StreamDead`].
     pub fn open(device: D) -> Self {
-        Self::read(Vf { device, state: (), reserved: None })
+        Self::read(Vf {
+            device,
+            state: (),
+            reserved: None,
+        })
     }
 
     pub(super) fn read(vf: Vf<D, ()>) -> Self {

@@ -50,29 +50,56 @@ mod tests {
     fn every_pair_of_states_is_walked_as_the_kernel_walks_it() {
         let columns = [Running, RunningP2p, Stop, StopCopy, Resuming];
         let table: [(DeviceState, [&[DeviceState]; 5]); 5] = [
-            (Running, [
-                &[],
-                &[RunningP2p],
-                &[RunningP2p, Stop],
-                &[RunningP2p, Stop, StopCopy],
-                &[RunningP2p, Stop, Resuming],
-            ]),
-            (RunningP2p, [&[Running], &[], &[Stop], &[Stop, StopCopy], &[Stop, Resuming]]),
-            (Stop, [&[RunningP2p, Running], &[RunningP2p], &[], &[StopCopy], &[Resuming]]),
-            (StopCopy, [
-                &[Stop, RunningP2p, Running],
-                &[Stop, RunningP2p],
-                &[Stop],
-                &[],
-                &[Stop, Resuming],
-            ]),
-            (Resuming, [
-                &[Stop, RunningP2p, Running],
-                &[Stop, RunningP2p],
-                &[Stop],
-                &[Stop, StopCopy],
-                &[],
-            ]),
+            (
+                Running,
+                [
+                    &[],
+                    &[RunningP2p],
+                    &[RunningP2p, Stop],
+                    &[RunningP2p, Stop, StopCopy],
+                    &[RunningP2p, Stop, Resuming],
+                ],
+            ),
+            (
+                RunningP2p,
+                [
+                    &[Running],
+                    &[],
+                    &[Stop],
+                    &[Stop, StopCopy],
+                    &[Stop, Resuming],
+                ],
+            ),
+            (
+                Stop,
+                [
+                    &[RunningP2p, Running],
+                    &[RunningP2p],
+                    &[],
+                    &[StopCopy],
+                    &[Resuming],
+                ],
+            ),
+            (
+                StopCopy,
+                [
+                    &[Stop, RunningP2p, Running],
+                    &[Stop, RunningP2p],
+                    &[Stop],
+                    &[],
+                    &[Stop, Resuming],
+                ],
+            ),
+            (
+                Resuming,
+                [
+                    &[Stop, RunningP2p, Running],
+                    &[Stop, RunningP2p],
+                    &[Stop],
+                    &[Stop, StopCopy],
+                    &[],
+                ],
+            ),
         ];
         for (from, row) in table {
             for (to, expected) in columns.into_iter().zip(row) {
@@ -87,7 +114,10 @@ mod tests {
             for to in DeviceState::ALL {
                 let mut at = from;
                 for step in path(from, to) {
-                    assert!(is_arc(at, step), "{at} to {step} on the way from {from} to {to}");
+                    assert!(
+                        is_arc(at, step),
+                        "{at} to {step} on the way from {from} to {to}"
+                    );
                     at = step;
                 }
                 assert_eq!(at, to);

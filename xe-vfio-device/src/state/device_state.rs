@@ -5,8 +5,10 @@ use std::fmt;
 
 use thiserror::Error;
 use vfio_bindings::bindings::vfio::{
-    vfio_device_mig_state_VFIO_DEVICE_STATE_RESUMING, vfio_device_mig_state_VFIO_DEVICE_STATE_RUNNING,
-    vfio_device_mig_state_VFIO_DEVICE_STATE_RUNNING_P2P, vfio_device_mig_state_VFIO_DEVICE_STATE_STOP,
+    vfio_device_mig_state_VFIO_DEVICE_STATE_RESUMING,
+    vfio_device_mig_state_VFIO_DEVICE_STATE_RUNNING,
+    vfio_device_mig_state_VFIO_DEVICE_STATE_RUNNING_P2P,
+    vfio_device_mig_state_VFIO_DEVICE_STATE_STOP,
     vfio_device_mig_state_VFIO_DEVICE_STATE_STOP_COPY,
 };
 
@@ -31,7 +33,13 @@ pub enum DeviceState {
 
 impl DeviceState {
     /// All states.
-    pub const ALL: [Self; 5] = [Self::Running, Self::RunningP2p, Self::Stop, Self::StopCopy, Self::Resuming];
+    pub const ALL: [Self; 5] = [
+        Self::Running,
+        Self::RunningP2p,
+        Self::Stop,
+        Self::StopCopy,
+        Self::Resuming,
+    ];
 
     /// The kernel's number.
     pub const fn to_kernel(self) -> u32 {
@@ -53,14 +61,19 @@ impl fmt::Display for DeviceState {
 
 /// The kernel named a state that the Xe driver does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("The kernel says that the device is in migration state {0}, which an Xe VF never enters: only a reset helps")]
+#[error(
+    "The kernel says that the device is in migration state {0}, which an Xe VF never enters: only a reset helps"
+)]
 pub struct UnknownState(pub u32);
 
 impl TryFrom<u32> for DeviceState {
     type Error = UnknownState;
 
     fn try_from(value: u32) -> Result<Self, UnknownState> {
-        Self::ALL.into_iter().find(|state| state.to_kernel() == value).ok_or(UnknownState(value))
+        Self::ALL
+            .into_iter()
+            .find(|state| state.to_kernel() == value)
+            .ok_or(UnknownState(value))
     }
 }
 
@@ -87,13 +100,22 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_the_uapi_and_all_others_are_refused() {
-        let known: Vec<_> = (0..100).filter_map(|value| DeviceState::try_from(value).ok().map(|state| (value, state))).collect();
-        assert_eq!(known, [
-            (1, DeviceState::Stop),
-            (2, DeviceState::Running),
-            (3, DeviceState::StopCopy),
-            (4, DeviceState::Resuming),
-            (5, DeviceState::RunningP2p),
-        ]);
+        let known: Vec<_> = (0..100)
+            .filter_map(|value| {
+                DeviceState::try_from(value)
+                    .ok()
+                    .map(|state| (value, state))
+            })
+            .collect();
+        assert_eq!(
+            known,
+            [
+                (1, DeviceState::Stop),
+                (2, DeviceState::Running),
+                (3, DeviceState::StopCopy),
+                (4, DeviceState::Resuming),
+                (5, DeviceState::RunningP2p),
+            ]
+        );
     }
 }

@@ -21,7 +21,9 @@ pub enum TransitionError {
     #[error("The kernel entered {0} and gave no data fd")]
     NoDataFd(DeviceState),
     /// The save was to be ended before its data was read to the end.
-    #[error("The VF's data was not read to its end; leaving STOP_COPY now would cost the GPU state: drain it first")]
+    #[error(
+        "The VF's data was not read to its end; leaving STOP_COPY now would cost the GPU state: drain it first"
+    )]
     NotDrained,
     /// The load was to be ended although a write had failed.
     #[error("A write of the VF's data failed; the load cannot be finished: reset the VF")]
@@ -44,7 +46,10 @@ pub struct Stuck<D: MigrationDevice> {
 
 impl<D: MigrationDevice> fmt::Debug for Stuck<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stuck").field("error", &self.error).field("vf", &self.vf).finish()
+        f.debug_struct("Stuck")
+            .field("error", &self.error)
+            .field("vf", &self.vf)
+            .finish()
     }
 }
 

@@ -73,7 +73,12 @@ pub(crate) struct FakeStream {
 pub(crate) fn packets(vram: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut packet = |packet_type, payload: &[u8]| {
-        let header = Header { packet_type, gt: Gt { tile: 0, id: 0 }, offset: 0, size: payload.len() as u64 };
+        let header = Header {
+            packet_type,
+            gt: Gt { tile: 0, id: 0 },
+            offset: 0,
+            size: payload.len() as u64,
+        };
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(payload);
     };
@@ -86,7 +91,9 @@ pub(crate) fn packets(vram: usize) -> Vec<u8> {
     packet(PacketType::Guc, &[7; 64]);
     packet(PacketType::Ggtt, &[1; 64]);
     packet(PacketType::Mmio, &[2; 16]);
-    let content: Vec<u8> = (0..vram).map(|i| (i as u32).wrapping_mul(0x9e37_79b9).to_le_bytes()[3]).collect();
+    let content: Vec<u8> = (0..vram)
+        .map(|i| (i as u32).wrapping_mul(0x9e37_79b9).to_le_bytes()[3])
+        .collect();
     packet(PacketType::Vram, &content);
     packet(PacketType::Trailer, &[]);
     bytes
@@ -119,7 +126,12 @@ impl FakeVf {
     }
 
     pub(crate) fn with_fault(self, call: Call, nth: usize, errno: i32) -> Self {
-        self.kernel().faults.push(Fault { call, nth, errno, done: false });
+        self.kernel().faults.push(Fault {
+            call,
+            nth,
+            errno,
+            done: false,
+        });
         self
     }
 
@@ -132,36 +144,54 @@ impl FakeVf {
 
 impl Kernel {
     fn fault(&mut self, call: Call) -> Option<Fault> {
-        let nth = self.calls.iter().filter(|earlier| **earlier == call).count();
+        let nth = self
+            .calls
+            .iter()
+            .filter(|earlier| **earlier == call)
+            .count();
         self.calls.push(call);
-        self.faults.iter().copied().find(|fault| fault.call == call && fault.nth == nth)
+        self.faults
+            .iter()
+            .copied()
+            .find(|fault| fault.call == call && fault.nth == nth)
     }
 
     fn arc(&mut self, to: DeviceState) -> Result<bool, i32> {
         let from = self.state;
         if !arcs::is_arc(from, to) {
-            self.tripwire.push(format!("SET from {from} to {to} is no arc"));
+            self.tripwire
+                .push(format!("SET from {from} to {to} is no arc"));
         }
         if matches!(from, DeviceState::StopCopy | DeviceState::Resuming) && self.open > 0 {
-            self.tripwire.push(format!("a data fd is open while {from} is left"));
+            self.tripwire
+                .push(format!("a data fd is open while {from} is left"));
         }
         let fault = self.fault(Call::Arc(from, to));
         if let Some(fault) = fault.filter(|fault| !fault.done) {
             // A failed entry that got as far as the state itself is EMFILE's.
-            if fault.errno == libc::EMFILE && matches!(to, DeviceState::StopCopy | DeviceState::Resuming) {
+            if fault.errno == libc::EMFILE
+                && matches!(to, DeviceState::StopCopy | DeviceState::Resuming)
+            {
                 self.enter(to);
             }
             self.dead |= matches!(from, DeviceState::StopCopy | DeviceState::Resuming);
             return Err(fault.errno);
         }
         match (from, &self.gpu) {
-            (DeviceState::StopCopy, Gpu::Guest(content)) if content.len() - self.read_at > self.ring => {
+            (DeviceState::StopCopy, Gpu::Guest(content))
+                if content.len() - self.read_at > self.ring =>
+            {
                 self.dead = true;
                 return Err(libc::EIO);
             }
             (DeviceState::Resuming, Gpu::Partial(content)) => {
                 self.dead = true;
-                let trailer = Header { packet_type: PacketType::Trailer, gt: Gt { tile: 0, id: 0 }, offset: 0, size: 0 };
+                let trailer = Header {
+                    packet_type: PacketType::Trailer,
+                    gt: Gt { tile: 0, id: 0 },
+                    offset: 0,
+                    size: 0,
+                };
                 if !content.ends_with(&trailer.encode()) {
                     return Err(libc::ETIMEDOUT);
                 }
@@ -212,12 +242,17 @@ impl MigrationDevice for FakeVf {
 
     fn set_state(&self, asked: DeviceState) -> Result<Option<FakeStream>, UapiError> {
         let mut kernel = self.kernel();
-        let stream = kernel.arc(asked).map_err(|errno| UapiError::new("SET", Errno(errno)).asked(asked))?;
+        let stream = kernel
+            .arc(asked)
+            .map_err(|errno| UapiError::new("SET", Errno(errno)).asked(asked))?;
         if !stream {
             return Ok(None);
         }
         kernel.open += 1;
-        Ok(Some(FakeStream { vf: self.clone(), epoch: kernel.epoch }))
+        Ok(Some(FakeStream {
+            vf: self.clone(),
+            epoch: kernel.epoch,
+        }))
     }
 
     fn stop_copy_length(&self) -> Result<u64, UapiError> {
@@ -237,7 +272,9 @@ impl MigrationDevice for FakeVf {
             return Err(UapiError::new("RESET", Errno(fault.errno)));
         }
         if kernel.open > 0 {
-            kernel.tripwire.push("a data fd is open while the VF is reset".to_owned());
+            kernel
+                .tripwire
+                .push("a data fd is open while the VF is reset".to_owned());
         }
         kernel.gpu = Gpu::Clean;
         kernel.resets += 1;
@@ -263,15 +300,20 @@ impl DataStream for FakeStream {
         let delay = kernel.delay;
         let stuck = kernel.stuck_at.is_some_and(|at| kernel.read_at >= at);
         let at = kernel.read_at;
-        let Gpu::Guest(content) = &kernel.gpu else { return Ok(0) };
+        let Gpu::Guest(content) = &kernel.gpu else {
+            return Ok(0);
+        };
         let most = buffer.len().min(content.len() - at).min(kernel.read_most);
         buffer[..most].copy_from_slice(&content[at..at + most]);
         kernel.read_at += most;
         drop(kernel);
         if stuck {
             // As a reader stalled in the PF: nothing but a signal gets it out.
-            let (mut silent, _peer) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-            silent.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a timeout");
+            let (mut silent, _peer) =
+                std::os::unix::net::UnixStream::pair().expect("a socket pair");
+            silent
+                .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+                .expect("a timeout");
             let error = std::io::Read::read(&mut silent, &mut [0]).expect_err("nobody writes");
             return fail(error.raw_os_error().unwrap_or(libc::EIO));
         }
@@ -289,7 +331,9 @@ impl DataStream for FakeStream {
             return fail(fault.errno);
         }
         let most = bytes.len().min(1000);
-        let Gpu::Partial(content) = &mut kernel.gpu else { return fail(libc::EBADF) };
+        let Gpu::Partial(content) = &mut kernel.gpu else {
+            return fail(libc::EBADF);
+        };
         content.extend_from_slice(&bytes[..most]);
         Ok(most)
     }

@@ -29,7 +29,9 @@ fn stopped(vf: &FakeVf) -> Vf<FakeVf, Stopped> {
 
 #[track_caller]
 fn recovered(vf: impl Into<AnyVf<FakeVf>>) -> Outcome {
-    recover_to_running(vf.into(), &mut [0; 100], &mut |_| {}).unwrap().outcome
+    recover_to_running(vf.into(), &mut [0; 100], &mut |_| {})
+        .unwrap()
+        .outcome
 }
 
 #[test]
@@ -39,7 +41,10 @@ fn a_cancelled_save_gives_the_guest_its_gpu_back() {
     saving.read(&mut [0; 64]).unwrap();
     assert_eq!(recovered(saving), Outcome::GpuStateKept);
     assert_eq!(vf.kernel().gpu, Gpu::Guest(packets(100_000)));
-    assert_eq!(vf.kernel().log, [RunningP2p, Stop, StopCopy, Stop, RunningP2p, Running]);
+    assert_eq!(
+        vf.kernel().log,
+        [RunningP2p, Stop, StopCopy, Stop, RunningP2p, Running]
+    );
     vf.assert_clean_use();
 }
 
@@ -59,8 +64,15 @@ fn a_read_error_costs_the_gpu_state_only_when_stop_fails() {
         let vf = vf(bytes).with_fault(Call::Read, 1, libc::EIO);
         let mut saving = stopped(&vf).save().unwrap();
         saving.read(&mut [0; 16]).unwrap();
-        assert_eq!(saving.read(&mut [0; 16]).unwrap_err().errno, Errno(libc::EIO));
-        assert_eq!(saving.read(&mut [0; 16]).unwrap_err().errno, Errno(libc::EIO), "the stream stays lost");
+        assert_eq!(
+            saving.read(&mut [0; 16]).unwrap_err().errno,
+            Errno(libc::EIO)
+        );
+        assert_eq!(
+            saving.read(&mut [0; 16]).unwrap_err().errno,
+            Errno(libc::EIO),
+            "the stream stays lost"
+        );
         let outcome = recovered(saving);
         assert_eq!(outcome == Outcome::GpuStateKept, kept, "{outcome:?}");
         assert_eq!(vf.kernel().resets, usize::from(!kept));
@@ -72,8 +84,13 @@ fn a_read_error_costs_the_gpu_state_only_when_stop_fails() {
 fn an_interrupted_read_is_a_lost_stream() {
     let vf = vf(100_000).with_fault(Call::Read, 0, libc::EINTR);
     let mut saving = stopped(&vf).save().unwrap();
-    assert_eq!(saving.read(&mut [0; 16]).unwrap_err().errno, Errno(libc::EINTR));
-    assert!(matches!(recovered(saving), Outcome::Reset { why: ResetReason::Undrained(error) } if error.errno == Errno(libc::EINTR)));
+    assert_eq!(
+        saving.read(&mut [0; 16]).unwrap_err().errno,
+        Errno(libc::EINTR)
+    );
+    assert!(
+        matches!(recovered(saving), Outcome::Reset { why: ResetReason::Undrained(error) } if error.errno == Errno(libc::EINTR))
+    );
 }
 
 #[test]
@@ -81,7 +98,9 @@ fn without_a_free_fd_the_vf_is_in_stop_copy_and_still_comes_back() {
     let vf = vf(100).with_fault(Call::Arc(Stop, StopCopy), 0, libc::EMFILE);
     let stuck = stopped(&vf).save().unwrap_err();
     assert!(matches!(&stuck.vf, AnyVf::StreamDead(dead) if dead.dead_state() == StopCopy));
-    assert!(matches!(stuck.error, TransitionError::Refused(error) if error.errno == Errno(libc::EMFILE)));
+    assert!(
+        matches!(stuck.error, TransitionError::Refused(error) if error.errno == Errno(libc::EMFILE))
+    );
     assert_eq!(recovered(stuck.vf), Outcome::GpuStateKept);
     vf.assert_clean_use();
 }
@@ -95,7 +114,12 @@ fn a_load_without_its_trailer_times_out_and_ends_in_a_reset() {
     let stuck = loading.finish().unwrap_err();
     assert!(matches!(stuck.error, TransitionError::Refused(error)
         if error.errno == Errno(libc::ETIMEDOUT) && error.before == Some(Resuming) && error.asked == Some(Stop)));
-    assert_eq!(recovered(stuck.vf), Outcome::Reset { why: ResetReason::LoadAborted });
+    assert_eq!(
+        recovered(stuck.vf),
+        Outcome::Reset {
+            why: ResetReason::LoadAborted
+        }
+    );
     assert_eq!(vf.kernel().gpu, Gpu::Clean);
     vf.assert_clean_use();
 }
@@ -104,10 +128,18 @@ fn a_load_without_its_trailer_times_out_and_ends_in_a_reset() {
 fn after_a_failed_write_the_kernel_is_not_asked_to_finish() {
     let vf = vf(100).with_fault(Call::Write, 0, libc::ENODEV);
     let mut loading = stopped(&vf).load().unwrap();
-    assert_eq!(loading.write_all(b"x").unwrap_err().errno, Errno(libc::ENODEV));
+    assert_eq!(
+        loading.write_all(b"x").unwrap_err().errno,
+        Errno(libc::ENODEV)
+    );
     let stuck = loading.finish().unwrap_err();
     assert_eq!(stuck.error, TransitionError::Incomplete);
-    assert_eq!(recovered(stuck.vf), Outcome::Reset { why: ResetReason::LoadAborted });
+    assert_eq!(
+        recovered(stuck.vf),
+        Outcome::Reset {
+            why: ResetReason::LoadAborted
+        }
+    );
     assert_eq!(vf.kernel().log.last(), Some(&Running));
 }
 
@@ -123,14 +155,26 @@ fn a_whole_load_is_what_the_gpu_holds() {
 #[test]
 fn every_errno_of_every_arc_is_told_and_the_state_read_back() {
     let errnos = [
-        libc::ETIMEDOUT, libc::EIO, libc::EPERM, libc::ESTALE, libc::EALREADY, libc::ECANCELED, libc::EUCLEAN, libc::EINTR,
+        libc::ETIMEDOUT,
+        libc::EIO,
+        libc::EPERM,
+        libc::ESTALE,
+        libc::EALREADY,
+        libc::ECANCELED,
+        libc::EUCLEAN,
+        libc::EINTR,
     ];
     for errno in errnos {
         let vf = vf(100).with_fault(Call::Arc(Running, RunningP2p), 0, errno);
         let stuck = running(&vf).quiesce().unwrap_err();
         assert_eq!(stuck.vf.state(), Some(Running));
-        let TransitionError::Refused(error) = stuck.error else { panic!("{stuck}") };
-        assert_eq!((error.errno, error.before, error.asked), (Errno(errno), Some(Running), Some(RunningP2p)));
+        let TransitionError::Refused(error) = stuck.error else {
+            panic!("{stuck}")
+        };
+        assert_eq!(
+            (error.errno, error.before, error.asked),
+            (Errno(errno), Some(Running), Some(RunningP2p))
+        );
         assert_eq!(recovered(stuck.vf), Outcome::GpuStateKept);
     }
 }
@@ -152,16 +196,23 @@ fn an_arc_back_is_tried_twice_and_then_the_vf_is_reset() {
 fn a_state_outside_the_closed_set_offers_only_a_reset() {
     let vf = vf(100).with_fault(Call::Get, 0, 0);
     let any = AnyVf::open(vf.clone());
-    assert!(matches!(&any, AnyVf::Lost(lost) if lost.why() == StateError::Unknown(UnknownState(0))));
+    assert!(
+        matches!(&any, AnyVf::Lost(lost) if lost.why() == StateError::Unknown(UnknownState(0)))
+    );
     assert!(matches!(recovered(any), Outcome::Reset { .. }));
     assert!(vf.kernel().log == [Running]);
 }
 
 #[test]
 fn a_reset_that_fails_keeps_its_errno_and_says_where_the_vf_is() {
-    let vf = vf(100).with_fault(Call::Reset, 0, libc::ENOTTY).with_fault(Call::Reset, 1, libc::ENOTTY);
+    let vf =
+        vf(100)
+            .with_fault(Call::Reset, 0, libc::ENOTTY)
+            .with_fault(Call::Reset, 1, libc::ENOTTY);
     let stuck = reset_to_running(stopped(&vf).into(), ResetReason::Asked).unwrap_err();
-    assert!(matches!(stuck.error, TransitionError::Refused(error) if error.errno == Errno(libc::ENOTTY)));
+    assert!(
+        matches!(stuck.error, TransitionError::Refused(error) if error.errno == Errno(libc::ENOTTY))
+    );
     assert!(matches!(stuck.vf, AnyVf::Lost(_)));
 }
 
@@ -177,7 +228,9 @@ enum Work {
 
 /// As far as the faults let it go.
 fn work(vf: &FakeVf, what: Work) -> Result<AnyVf<FakeVf>, Stuck<FakeVf>> {
-    let AnyVf::Running(session) = AnyVf::open(vf.clone()) else { return Ok(AnyVf::open(vf.clone())) };
+    let AnyVf::Running(session) = AnyVf::open(vf.clone()) else {
+        return Ok(AnyVf::open(vf.clone()));
+    };
     let stopped = session.quiesce()?.stop()?;
     let content = packets(3000);
     Ok(match what {
@@ -223,8 +276,19 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         Just(Call::Write),
         Just(Call::Reset),
     ];
-    let errno = prop::sample::select(vec![libc::EIO, libc::EINTR, libc::ETIMEDOUT, libc::EMFILE, libc::EPERM]);
-    (call, 0usize..3, errno, any::<bool>()).prop_map(|(call, nth, errno, done)| Fault { call, nth, errno, done })
+    let errno = prop::sample::select(vec![
+        libc::EIO,
+        libc::EINTR,
+        libc::ETIMEDOUT,
+        libc::EMFILE,
+        libc::EPERM,
+    ]);
+    (call, 0usize..3, errno, any::<bool>()).prop_map(|(call, nth, errno, done)| Fault {
+        call,
+        nth,
+        errno,
+        done,
+    })
 }
 
 proptest! {

@@ -60,7 +60,10 @@ pub enum Settled<D> {
 ///
 /// # Errors
 /// [`Stuck`]: most likely the device is gone.
-pub fn reset_to_running<D: MigrationDevice>(vf: AnyVf<D>, why: ResetReason) -> Result<Recovered<D>, Stuck<D>> {
+pub fn reset_to_running<D: MigrationDevice>(
+    vf: AnyVf<D>,
+    why: ResetReason,
+) -> Result<Recovered<D>, Stuck<D>> {
     let outcome = Outcome::Reset { why };
     match reset(vf) {
         Ok(vf) => Ok(Recovered { vf, outcome }),
@@ -95,10 +98,18 @@ pub fn settle<D: MigrationDevice>(
     loop {
         let (result, last_chance) = match vf {
             AnyVf::Stopped(vf) => return Ok(Settled::Stopped(vf)),
-            AnyVf::Running(vf) => return Ok(Settled::Running(Recovered { vf, outcome: Outcome::GpuStateKept })),
+            AnyVf::Running(vf) => {
+                return Ok(Settled::Running(Recovered {
+                    vf,
+                    outcome: Outcome::GpuStateKept,
+                }));
+            }
             AnyVf::RunningP2p(vf) => (vf.stop(), None),
             AnyVf::Saving(mut vf) => {
-                let unread = vf.drain(scratch, on_bytes).err().map(ResetReason::Undrained);
+                let unread = vf
+                    .drain(scratch, on_bytes)
+                    .err()
+                    .map(ResetReason::Undrained);
                 (vf.finish(), unread)
             }
             AnyVf::StreamDead(vf) if vf.dead_state() == DeviceState::StopCopy => (vf.stop(), None),
@@ -137,7 +148,12 @@ pub fn recover_to_running<D: MigrationDevice>(
     let mut vf = vf;
     loop {
         let result = match vf {
-            AnyVf::Running(vf) => return Ok(Recovered { vf, outcome: Outcome::GpuStateKept }),
+            AnyVf::Running(vf) => {
+                return Ok(Recovered {
+                    vf,
+                    outcome: Outcome::GpuStateKept,
+                });
+            }
             AnyVf::RunningP2p(vf) => vf.run().map(AnyVf::from),
             AnyVf::Stopped(vf) => vf.unstop().map(AnyVf::from),
             other => match settle(other, scratch, on_bytes)? {
@@ -148,7 +164,10 @@ pub fn recover_to_running<D: MigrationDevice>(
         vf = match result {
             Ok(next) => next,
             // The kernel may fail with the arc done.
-            Err(Stuck { vf: AnyVf::Running(vf), .. }) => vf.into(),
+            Err(Stuck {
+                vf: AnyVf::Running(vf),
+                ..
+            }) => vf.into(),
             Err(stuck) if failures == 0 => {
                 failures += 1;
                 stuck.vf

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A VF whose state is known.
 
-use super::{AnyVf, DeviceState, Loading, MigrationDevice, Saving, StateError, StreamDead, Stuck, TransitionError, arcs};
+use super::{
+    AnyVf, DeviceState, Loading, MigrationDevice, Saving, StateError, StreamDead, Stuck,
+    TransitionError, arcs,
+};
 use crate::uapi::{ReservedFd, UapiError};
 
 /// The VF runs.
@@ -37,7 +40,11 @@ impl<D, S> Vf<D, S> {
     }
 
     pub(super) fn with<T>(self, state: T) -> Vf<D, T> {
-        Vf { device: self.device, state, reserved: self.reserved }
+        Vf {
+            device: self.device,
+            state,
+            reserved: self.reserved,
+        }
     }
 }
 
@@ -54,7 +61,12 @@ impl<D: MigrationDevice, S> Vf<D, S> {
     }
 
     /// One arc without a data fd: from `before` to `asked`.
-    pub(super) fn arc<T>(self, before: DeviceState, asked: DeviceState, next: T) -> Result<Vf<D, T>, Stuck<D>> {
+    pub(super) fn arc<T>(
+        self,
+        before: DeviceState,
+        asked: DeviceState,
+        next: T,
+    ) -> Result<Vf<D, T>, Stuck<D>> {
         debug_assert!(arcs::is_arc(before, asked));
         let vf = self.with(());
         match vf.device.set_state(asked) {
@@ -66,7 +78,10 @@ impl<D: MigrationDevice, S> Vf<D, S> {
     /// Closes the data fd if there is one and asks the kernel where the device is.
     pub(super) fn stuck(self, error: TransitionError) -> Stuck<D> {
         let vf = self.with(());
-        Stuck { error, vf: AnyVf::read(vf) }
+        Stuck {
+            error,
+            vf: AnyVf::read(vf),
+        }
     }
 
     /// Resets the device: RUNNING, the GPU state lost. A data fd is closed first.
@@ -76,15 +91,26 @@ impl<D: MigrationDevice, S> Vf<D, S> {
     pub fn reset(self) -> Result<Vf<D, Running>, Stuck<D>> {
         let vf = self.with(());
         if let Err(error) = vf.device.reset() {
-            let lost = Lost { error: StateError::Uapi(error) };
-            return Err(Stuck { error: TransitionError::Refused(error), vf: AnyVf::Lost(vf.with(lost)) });
+            let lost = Lost {
+                error: StateError::Uapi(error),
+            };
+            return Err(Stuck {
+                error: TransitionError::Refused(error),
+                vf: AnyVf::Lost(vf.with(lost)),
+            });
         }
         match AnyVf::read(vf) {
             AnyVf::Running(running) => Ok(running),
-            AnyVf::Lost(vf) => Err(Stuck { error: TransitionError::Unknown(vf.state.error), vf: AnyVf::Lost(vf) }),
+            AnyVf::Lost(vf) => Err(Stuck {
+                error: TransitionError::Unknown(vf.state.error),
+                vf: AnyVf::Lost(vf),
+            }),
             other => {
                 let found = other.state().unwrap_or(DeviceState::Stop);
-                Err(Stuck { error: TransitionError::NotReset(found), vf: other })
+                Err(Stuck {
+                    error: TransitionError::NotReset(found),
+                    vf: other,
+                })
             }
         }
     }
@@ -100,7 +126,11 @@ impl<D: MigrationDevice> Vf<D, Running> {
     /// # Errors
     /// [`Stuck`]; the VF most likely still runs.
     pub fn quiesce(self) -> Result<Vf<D, RunningP2p>, Stuck<D>> {
-        self.arc(DeviceState::Running, DeviceState::RunningP2p, RunningP2p(()))
+        self.arc(
+            DeviceState::Running,
+            DeviceState::RunningP2p,
+            RunningP2p(()),
+        )
     }
 }
 
@@ -144,7 +174,8 @@ impl<D: MigrationDevice> Vf<D, Stopped> {
     /// # Errors
     /// [`Stuck`]; with no fd left (EMFILE) the VF is in STOP_COPY without a stream, else most likely in STOP.
     pub fn save(self) -> Result<Vf<D, Saving<D::Stream>>, Stuck<D>> {
-        self.open(DeviceState::StopCopy).map(|(vf, stream)| vf.with(Saving::new(stream)))
+        self.open(DeviceState::StopCopy)
+            .map(|(vf, stream)| vf.with(Saving::new(stream)))
     }
 
     /// STOP -> RESUMING: what the VF held is lost from here on.
@@ -152,7 +183,8 @@ impl<D: MigrationDevice> Vf<D, Stopped> {
     /// # Errors
     /// As [`Vf::save`], with RESUMING for STOP_COPY.
     pub fn load(self) -> Result<Vf<D, Loading<D::Stream>>, Stuck<D>> {
-        self.open(DeviceState::Resuming).map(|(vf, stream)| vf.with(Loading::new(stream)))
+        self.open(DeviceState::Resuming)
+            .map(|(vf, stream)| vf.with(Loading::new(stream)))
     }
 
     fn open(mut self, asked: DeviceState) -> Result<(Vf<D, ()>, D::Stream), Stuck<D>> {
@@ -163,7 +195,10 @@ impl<D: MigrationDevice> Vf<D, Stopped> {
             Ok(Some(stream)) => Ok((vf, stream)),
             Ok(None) => {
                 let dead = StreamDead::new(asked);
-                Err(Stuck { error: TransitionError::NoDataFd(asked), vf: AnyVf::StreamDead(vf.with(dead)) })
+                Err(Stuck {
+                    error: TransitionError::NoDataFd(asked),
+                    vf: AnyVf::StreamDead(vf.with(dead)),
+                })
             }
             Err(error) => Err(vf.stuck(TransitionError::Refused(error.before(DeviceState::Stop)))),
         }

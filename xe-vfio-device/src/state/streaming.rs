@@ -34,13 +34,19 @@ enum Progress {
 
 impl<F> Saving<F> {
     pub(super) fn new(stream: F) -> Self {
-        Self { stream, progress: Progress::Open }
+        Self {
+            stream,
+            progress: Progress::Open,
+        }
     }
 }
 
 impl<F> Loading<F> {
     pub(super) fn new(stream: F) -> Self {
-        Self { stream, failed: None }
+        Self {
+            stream,
+            failed: None,
+        }
     }
 }
 
@@ -81,7 +87,11 @@ impl<D: MigrationDevice> Vf<D, Saving<D::Stream>> {
     ///
     /// # Errors
     /// As [`Vf::read`].
-    pub fn drain(&mut self, scratch: &mut [u8], on_bytes: &mut dyn FnMut(usize)) -> Result<(), UapiError> {
+    pub fn drain(
+        &mut self,
+        scratch: &mut [u8],
+        on_bytes: &mut dyn FnMut(usize),
+    ) -> Result<(), UapiError> {
         loop {
             match self.read(scratch)? {
                 0 => return Ok(()),
@@ -102,7 +112,10 @@ impl<D: MigrationDevice> Vf<D, Saving<D::Stream>> {
     /// the kernel is asked all the same; it answers EIO and stays in STOP_COPY unless its producers had finished.
     pub fn finish(self) -> Result<Vf<D, Stopped>, Stuck<D>> {
         if self.state.progress == Progress::Open {
-            return Err(Stuck { error: TransitionError::NotDrained, vf: self.into() });
+            return Err(Stuck {
+                error: TransitionError::NotDrained,
+                vf: self.into(),
+            });
         }
         self.with(StreamDead::new(DeviceState::StopCopy)).stop()
     }
@@ -138,10 +151,14 @@ impl<D: MigrationDevice> Vf<D, Loading<D::Stream>> {
     /// failed write the kernel is not asked and the session stays as it is.
     pub fn finish(self) -> Result<Vf<D, Stopped>, Stuck<D>> {
         if self.state.failed.is_some() {
-            return Err(Stuck { error: TransitionError::Incomplete, vf: self.into() });
+            return Err(Stuck {
+                error: TransitionError::Incomplete,
+                vf: self.into(),
+            });
         }
         let vf = self.with(());
-        vf.arc(DeviceState::Resuming, DeviceState::Stop, ()).map(Vf::stopped)
+        vf.arc(DeviceState::Resuming, DeviceState::Stop, ())
+            .map(Vf::stopped)
     }
 }
 

@@ -25,7 +25,8 @@ impl DataFd {
         }
         if flags & libc::FD_CLOEXEC == 0 {
             // SAFETY: fcntl(F_SETFD) takes no pointer.
-            let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags | libc::FD_CLOEXEC) };
+            let result =
+                unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags | libc::FD_CLOEXEC) };
             if result < 0 {
                 return Err(UapiError::last("fcntl(F_SETFD) on the migration data fd"));
             }
@@ -37,7 +38,8 @@ impl DataFd {
 impl DataStream for DataFd {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, UapiError> {
         // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer.
-        let count = unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        let count =
+            unsafe { libc::read(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
         usize::try_from(count).map_err(|_| UapiError::last("read() of the migration data fd"))
     }
 
@@ -81,9 +83,15 @@ mod tests {
     fn a_data_fd_never_survives_an_exec() {
         let file = File::open("/dev/null").unwrap();
         // SAFETY: fcntl(F_SETFD) takes no pointer.
-        assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) }, 0);
+        assert_eq!(
+            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) },
+            0
+        );
         let fd = DataFd::new(file.into()).unwrap();
         // SAFETY: fcntl(F_GETFD) takes no pointer.
-        assert_eq!(unsafe { libc::fcntl(fd.0.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+        assert_eq!(
+            unsafe { libc::fcntl(fd.0.as_raw_fd(), libc::F_GETFD) },
+            libc::FD_CLOEXEC
+        );
     }
 }

@@ -27,19 +27,30 @@ impl UapiError {
 
     /// `call` failed with `errno`.
     pub fn new(call: &'static str, errno: Errno) -> Self {
-        Self { call, errno, before: None, asked: None }
+        Self {
+            call,
+            errno,
+            before: None,
+            asked: None,
+        }
     }
 
     /// The same error with the state that was asked for.
     #[must_use]
     pub fn asked(self, asked: DeviceState) -> Self {
-        Self { asked: Some(asked), ..self }
+        Self {
+            asked: Some(asked),
+            ..self
+        }
     }
 
     /// The same error with the state that the device was in before.
     #[must_use]
     pub fn before(self, before: DeviceState) -> Self {
-        Self { before: Some(before), ..self }
+        Self {
+            before: Some(before),
+            ..self
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use vfio_bindings::bindings::vfio::{
-    VFIO_BASE, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-    VFIO_DEVICE_FEATURE_MIGRATION, VFIO_DEVICE_FEATURE_SET, VFIO_TYPE, vfio_device_feature,
-    vfio_device_feature_mig_data_size, vfio_device_feature_mig_state, vfio_device_feature_migration, vfio_region_info,
+    VFIO_BASE, VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+    VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, VFIO_DEVICE_FEATURE_MIGRATION, VFIO_DEVICE_FEATURE_SET,
+    VFIO_TYPE, vfio_device_feature, vfio_device_feature_mig_data_size,
+    vfio_device_feature_mig_state, vfio_device_feature_migration, vfio_region_info,
 };
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref};
 use vmm_sys_util::ioctl_io_nr;
@@ -37,7 +38,8 @@ const _: () = assert!(size_of::<Feature<vfio_device_feature_mig_state>>() == 16)
 const _: () = assert!(size_of::<Feature<vfio_device_feature_mig_data_size>>() == 16);
 const _: () = assert!(std::mem::offset_of!(Feature<vfio_device_feature_migration>, payload) == 8);
 const _: () = assert!(std::mem::offset_of!(Feature<vfio_device_feature_mig_state>, payload) == 8);
-const _: () = assert!(std::mem::offset_of!(Feature<vfio_device_feature_mig_data_size>, payload) == 8);
+const _: () =
+    assert!(std::mem::offset_of!(Feature<vfio_device_feature_mig_data_size>, payload) == 8);
 const _: () = assert!(size_of::<vfio_region_info>() == 32);
 
 /// Payloads that any bytes are a valid value of, so that the kernel may write what it likes.
@@ -72,9 +74,26 @@ impl MigrationFlags {
 
 impl fmt::Display for MigrationFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [(Self::STOP_COPY, "STOP_COPY"), (Self::P2P, "P2P"), (Self::PRE_COPY, "PRE_COPY")];
-        let known: Vec<_> = names.into_iter().filter(|(flag, _)| self.contains(*flag)).map(|(_, name)| name).collect();
-        write!(f, "{} ({:#x})", if known.is_empty() { "none".to_owned() } else { known.join("|") }, self.0)
+        let names = [
+            (Self::STOP_COPY, "STOP_COPY"),
+            (Self::P2P, "P2P"),
+            (Self::PRE_COPY, "PRE_COPY"),
+        ];
+        let known: Vec<_> = names
+            .into_iter()
+            .filter(|(flag, _)| self.contains(*flag))
+            .map(|(_, name)| name)
+            .collect();
+        write!(
+            f,
+            "{} ({:#x})",
+            if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join("|")
+            },
+            self.0
+        )
     }
 }
 
@@ -84,22 +103,43 @@ impl fmt::Debug for MigrationFlags {
     }
 }
 
-fn feature<T: Payload>(fd: BorrowedFd<'_>, call: &'static str, flags: u32, payload: T) -> Result<T, UapiError> {
-    let mut feature = Feature { argsz: size_of::<Feature<T>>() as u32, flags, payload };
+fn feature<T: Payload>(
+    fd: BorrowedFd<'_>,
+    call: &'static str,
+    flags: u32,
+    payload: T,
+) -> Result<T, UapiError> {
+    let mut feature = Feature {
+        argsz: size_of::<Feature<T>>() as u32,
+        flags,
+        payload,
+    };
     // SAFETY: the kernel reads and writes at most `argsz` bytes at the pointer, which is the size of the struct behind it,
     // and whatever it writes is a valid `T` (`Payload`).
     let result = unsafe { ioctl_with_mut_ref(&fd, VFIO_DEVICE_FEATURE(), &mut feature) };
-    if result < 0 { Err(UapiError::last(call)) } else { Ok(feature.payload) }
+    if result < 0 {
+        Err(UapiError::last(call))
+    } else {
+        Ok(feature.payload)
+    }
 }
 
 pub(super) fn migration_flags(fd: BorrowedFd<'_>) -> Result<MigrationFlags, UapiError> {
     let payload = vfio_device_feature_migration { flags: 0 };
-    feature(fd, "VFIO_DEVICE_FEATURE GET MIGRATION", VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION, payload)
-        .map(|payload| MigrationFlags(payload.flags))
+    feature(
+        fd,
+        "VFIO_DEVICE_FEATURE GET MIGRATION",
+        VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION,
+        payload,
+    )
+    .map(|payload| MigrationFlags(payload.flags))
 }
 
 pub(super) fn state(fd: BorrowedFd<'_>) -> Result<u32, UapiError> {
-    let payload = vfio_device_feature_mig_state { device_state: 0, data_fd: -1 };
+    let payload = vfio_device_feature_mig_state {
+        device_state: 0,
+        data_fd: -1,
+    };
     feature(
         fd,
         "VFIO_DEVICE_FEATURE GET MIG_DEVICE_STATE",
@@ -109,8 +149,14 @@ pub(super) fn state(fd: BorrowedFd<'_>) -> Result<u32, UapiError> {
     .map(|payload| payload.device_state)
 }
 
-pub(super) fn set_state(fd: BorrowedFd<'_>, asked: DeviceState) -> Result<Option<DataFd>, UapiError> {
-    let payload = vfio_device_feature_mig_state { device_state: asked.to_kernel(), data_fd: -1 };
+pub(super) fn set_state(
+    fd: BorrowedFd<'_>,
+    asked: DeviceState,
+) -> Result<Option<DataFd>, UapiError> {
+    let payload = vfio_device_feature_mig_state {
+        device_state: asked.to_kernel(),
+        data_fd: -1,
+    };
     let payload = feature(
         fd,
         "VFIO_DEVICE_FEATURE SET MIG_DEVICE_STATE",
@@ -123,36 +169,66 @@ pub(super) fn set_state(fd: BorrowedFd<'_>, asked: DeviceState) -> Result<Option
     }
     // SAFETY: the kernel has just made this fd for the caller, and nobody else knows of it.
     let data_fd = unsafe { OwnedFd::from_raw_fd(payload.data_fd) };
-    DataFd::new(data_fd).map(Some).map_err(|error| error.asked(asked))
+    DataFd::new(data_fd)
+        .map(Some)
+        .map_err(|error| error.asked(asked))
 }
 
 pub(super) fn stop_copy_length(fd: BorrowedFd<'_>) -> Result<u64, UapiError> {
     const CALL: &str = "VFIO_DEVICE_FEATURE GET MIG_DATA_SIZE";
-    let payload = vfio_device_feature_mig_data_size { stop_copy_length: 0 };
-    let length = feature(fd, CALL, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, payload)?.stop_copy_length;
+    let payload = vfio_device_feature_mig_data_size {
+        stop_copy_length: 0,
+    };
+    let length = feature(
+        fd,
+        CALL,
+        VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+        payload,
+    )?
+    .stop_copy_length;
     checked_length(length).map_err(|errno| UapiError::new(CALL, errno))
 }
 
 /// The Xe driver passes a negative errno on as the length, with success as the result.
 fn checked_length(length: u64) -> Result<u64, Errno> {
     let signed = length.cast_signed();
-    if signed >= 0 { Ok(length) } else { Err(Errno(i32::try_from(-i128::from(signed)).unwrap_or(libc::ERANGE))) }
+    if signed >= 0 {
+        Ok(length)
+    } else {
+        Err(Errno(
+            i32::try_from(-i128::from(signed)).unwrap_or(libc::ERANGE),
+        ))
+    }
 }
 
 pub(super) fn reset(fd: BorrowedFd<'_>) -> Result<(), UapiError> {
     // SAFETY: the ioctl takes no argument.
     let result = unsafe { ioctl(&fd, VFIO_DEVICE_RESET()) };
-    if result < 0 { Err(UapiError::last("VFIO_DEVICE_RESET")) } else { Ok(()) }
+    if result < 0 {
+        Err(UapiError::last("VFIO_DEVICE_RESET"))
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn region_size(fd: BorrowedFd<'_>, index: u32) -> Result<u64, UapiError> {
-    let mut info =
-        vfio_region_info { argsz: size_of::<vfio_region_info>() as u32, flags: 0, index, cap_offset: 0, size: 0, offset: 0 };
+    let mut info = vfio_region_info {
+        argsz: size_of::<vfio_region_info>() as u32,
+        flags: 0,
+        index,
+        cap_offset: 0,
+        size: 0,
+        offset: 0,
+    };
     // SAFETY: the kernel writes at most `argsz` bytes at the pointer, which is the size of the struct behind it, and the
     // struct holds integers only.
     let result = unsafe { ioctl_with_mut_ref(&fd, VFIO_DEVICE_GET_REGION_INFO(), &mut info) };
     debug_assert!(fd.as_raw_fd() >= 0);
-    if result < 0 { Err(UapiError::last("VFIO_DEVICE_GET_REGION_INFO")) } else { Ok(info.size) }
+    if result < 0 {
+        Err(UapiError::last("VFIO_DEVICE_GET_REGION_INFO"))
+    } else {
+        Ok(info.size)
+    }
 }
 
 #[cfg(test)]

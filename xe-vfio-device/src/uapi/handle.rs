@@ -82,10 +82,15 @@ mod tests {
         let vf = KernelVf::new(File::open("/dev/null").unwrap());
         let errno = |result: Result<(), UapiError>| result.unwrap_err().errno;
         assert_eq!(errno(vf.flags().map(drop)), Errno(libc::ENOTTY));
-        assert_eq!(errno(vf.set_state(DeviceState::Stop).map(drop)), Errno(libc::ENOTTY));
+        assert_eq!(
+            errno(vf.set_state(DeviceState::Stop).map(drop)),
+            Errno(libc::ENOTTY)
+        );
         assert_eq!(errno(vf.stop_copy_length().map(drop)), Errno(libc::ENOTTY));
         assert_eq!(errno(vf.reset()), Errno(libc::ENOTTY));
         assert_eq!(errno(vf.region_size(0).map(drop)), Errno(libc::ENOTTY));
-        assert!(matches!(vf.state(), Err(StateError::Uapi(error)) if error.errno == Errno(libc::ENOTTY)));
+        assert!(
+            matches!(vf.state(), Err(StateError::Uapi(error)) if error.errno == Errno(libc::ENOTTY))
+        );
     }
 }

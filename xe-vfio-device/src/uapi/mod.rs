@@ -24,6 +24,6 @@ pub use errno::Errno;
 pub use error::UapiError;
 pub use feature::MigrationFlags;
 pub use handle::{KernelVf, VfioHandle};
-pub use poll::is_readable;
+pub use poll::{is_readable, wait_readable};
 pub use reserve::ReservedFd;
 pub use signal::{InterruptSignal, SignalMask, ThreadInterrupt};

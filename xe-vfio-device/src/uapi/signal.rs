@@ -44,7 +44,11 @@ impl InterruptSignal {
         let old = unsafe { old.assume_init() };
         if old.sa_sigaction != libc::SIG_DFL && old.sa_sigaction != libc::SIG_IGN {
             let restarts = old.sa_flags & libc::SA_RESTART != 0;
-            return if restarts { Err(UapiError::new(CALL, Errno(libc::EBUSY))) } else { Ok(Self(number)) };
+            return if restarts {
+                Err(UapiError::new(CALL, Errno(libc::EBUSY)))
+            } else {
+                Ok(Self(number))
+            };
         }
         // SAFETY: all-zero is a valid sigaction (SIG_DFL, no flags, empty mask).
         let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -84,13 +88,21 @@ impl SignalMask {
         // the thread's mask to `previous`.
         let (result, previous) = unsafe {
             libc::sigfillset(set.as_mut_ptr());
-            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS] {
+            for fault in [
+                libc::SIGSEGV,
+                libc::SIGBUS,
+                libc::SIGFPE,
+                libc::SIGILL,
+                libc::SIGTRAP,
+                libc::SIGSYS,
+            ] {
                 libc::sigdelset(set.as_mut_ptr(), fault);
             }
             if let Some(InterruptSignal(number)) = open {
                 libc::sigdelset(set.as_mut_ptr(), number);
             }
-            let result = libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), previous.as_mut_ptr());
+            let result =
+                libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), previous.as_mut_ptr());
             if result != 0 {
                 return Err(UapiError::new("pthread_sigmask()", Errno(result)));
             }
@@ -100,12 +112,20 @@ impl SignalMask {
         // SAFETY: pthread_self has no preconditions.
         let this = unsafe { libc::pthread_self() };
         let target = open.map(|_| Arc::new(Mutex::new(Some(this))));
-        Ok(Self { previous, target, signal: open, _not_send: PhantomData })
+        Ok(Self {
+            previous,
+            target,
+            signal: open,
+            _not_send: PhantomData,
+        })
     }
 
     /// A handle that interrupts this thread with the open signal; `None` when none was left open.
     pub fn interrupt(&self) -> Option<ThreadInterrupt> {
-        Some(ThreadInterrupt { target: self.target.clone()?, signal: self.signal? })
+        Some(ThreadInterrupt {
+            target: self.target.clone()?,
+            signal: self.signal?,
+        })
     }
 }
 
@@ -115,7 +135,9 @@ impl Drop for SignalMask {
             *target.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         // SAFETY: `previous` is the mask that pthread_sigmask gave, and no old mask is asked for.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.previous, ptr::null_mut()) };
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.previous, ptr::null_mut())
+        };
     }
 }
 
@@ -147,7 +169,11 @@ mod tests {
     use super::*;
 
     /// Reads once from a socket that stays silent, interrupted by `signal` if the mask lets it through.
-    fn read_under(open: Option<InterruptSignal>, signal: libc::c_int, wait: Duration) -> std::io::Result<usize> {
+    fn read_under(
+        open: Option<InterruptSignal>,
+        signal: libc::c_int,
+        wait: Duration,
+    ) -> std::io::Result<usize> {
         let (mut here, _there) = UnixStream::pair().unwrap();
         let (ready, started) = mpsc::channel();
         std::thread::scope(|scope| {
@@ -174,9 +200,22 @@ mod tests {
         let open = InterruptSignal::new(libc::SIGRTMAX() - 2).unwrap();
         let other = InterruptSignal::new(libc::SIGRTMAX() - 3).unwrap();
         let wait = Duration::from_millis(400);
-        assert_eq!(read_under(Some(open), open.number(), 10 * wait).unwrap_err().kind(), ErrorKind::Interrupted);
-        assert_eq!(read_under(Some(open), other.number(), wait).unwrap_err().kind(), ErrorKind::WouldBlock);
-        assert_eq!(read_under(None, open.number(), wait).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(
+            read_under(Some(open), open.number(), 10 * wait)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::Interrupted
+        );
+        assert_eq!(
+            read_under(Some(open), other.number(), wait)
+                .unwrap_err()
+                .kind(),
+            ErrorKind::WouldBlock
+        );
+        assert_eq!(
+            read_under(None, open.number(), wait).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
     }
 
     #[test]
@@ -191,7 +230,10 @@ mod tests {
 
     #[test]
     fn no_handler_can_be_had_for_sigkill() {
-        assert_eq!(InterruptSignal::new(libc::SIGKILL).unwrap_err().errno, Errno(libc::EINVAL));
+        assert_eq!(
+            InterruptSignal::new(libc::SIGKILL).unwrap_err().errno,
+            Errno(libc::EINVAL)
+        );
     }
 
     #[test]
@@ -205,6 +247,9 @@ mod tests {
             libc::sigaction(number, &raw const action, ptr::null_mut())
         };
         assert_eq!(result, 0);
-        assert_eq!(InterruptSignal::new(number).unwrap_err().errno, Errno(libc::EBUSY));
+        assert_eq!(
+            InterruptSignal::new(number).unwrap_err().errno,
+            Errno(libc::EBUSY)
+        );
     }
 }

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A device's state to and from the outside.
+
+use std::fs::File;
+
+use super::lifecycle::Step;
+use super::{DeviceError, Passthrough, XeVfioDevice};
+use crate::state::{
+    AnyVf, DeviceState, Outcome, Recovered, ResetReason, Settled, Stuck, reset_to_running,
+};
+use crate::stream::Manifest;
+use crate::transfer::{
+    Connection, Endpoint, FileSink, Incoming, LoadReport, Loaded, Peer, PendingFile, Phase,
+    SaveReport, Saved, Sink, Source, load, save, stream_path,
+};
+use crate::xe::Expectation;
+
+impl<P: Passthrough> XeVfioDevice<P> {
+    /// Sends the state of the stopped VF over a connection that was made for it, and waits until the other side has confirmed
+    /// that it is loaded. The VF stays in STOP.
+    ///
+    /// # Errors
+    /// [`DeviceError::Save`] says what holds: as a rule that the VF is in STOP with its state. The source must not let its VF
+    /// go.
+    pub fn send_over(&self, connection: impl Connection) -> Result<SaveReport, DeviceError> {
+        self.save_to(Peer::new(connection))
+    }
+
+    /// As [`XeVfioDevice::send_over`], to a URL: connects, or writes a file that is whole and on the disk afterwards.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; when there is nobody to connect to, nothing was done.
+    pub fn send_to(&self, endpoint: &Endpoint) -> Result<SaveReport, DeviceError> {
+        self.progress.enter(Phase::Connect);
+        let Endpoint::File(path) = endpoint else {
+            let connection = endpoint.connect(self.options.deadlines.connect);
+            return self.send_over(connection.map_err(|source| self.no_way(source))?);
+        };
+        let file_error = |source| DeviceError::File {
+            id: self.id.clone(),
+            path: path.display().to_string(),
+            source,
+        };
+        let file = stream_path(path, &self.id)
+            .and_then(|path| PendingFile::create(&path))
+            .map_err(file_error)?;
+        self.save_to(FileSink::new(file))
+    }
+
+    /// Prepares a destination before anything moves: resets the VF and takes it to STOP, so that a load begins with one arc.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    pub fn prepare_load(&self) -> Result<(), DeviceError> {
+        self.manifest()?;
+        self.with("being prepared", |vf| {
+            let reset = match reset_to_running(vf, ResetReason::Asked) {
+                Ok(Recovered { vf, .. }) => vf,
+                Err(stuck) => return self.unresettable(stuck, ResetReason::Asked),
+            };
+            match reset.quiesce().and_then(|vf| vf.stop()) {
+                Ok(mut vf) => {
+                    let reserved = vf.reserve_fd();
+                    let reserved = reserved.map_err(|source| DeviceError::Uapi {
+                        id: self.id.clone(),
+                        source,
+                    });
+                    (vf.into(), reserved)
+                }
+                Err(Stuck { error, vf }) => {
+                    let error = self.stuck(DeviceState::Stop, &vf, error);
+                    (vf, Err(error))
+                }
+            }
+        })
+    }
+
+    /// Loads a stream that the VMM has accepted or opened; see [`Incoming`]. The VF is in STOP with the new state afterwards. A VF
+    /// that is still in RUNNING, as one is after it was opened, is stopped first.
+    ///
+    /// # Errors
+    /// [`DeviceError::OtherDevice`], [`DeviceError::OtherAttempt`] and [`DeviceError::Incompatible`] before anything was touched;
+    /// [`DeviceError::Load`] with the VF reset. The sender was told.
+    pub fn load_from<S: Source>(&self, incoming: Incoming<S>) -> Result<LoadReport, DeviceError> {
+        let own = match self.acceptable(&incoming) {
+            Ok(own) => own,
+            Err(error) => {
+                incoming.refuse(&crate::transfer::chain(&error), &self.options.deadlines);
+                return Err(error);
+            }
+        };
+        let expectation = Expectation::of(&own).sent_by(incoming.manifest());
+        let context = self.context();
+        let mut incoming = Some(incoming);
+        let result = self.with("loading", |vf| {
+            let stopped = match vf {
+                AnyVf::Stopped(vf) => Ok(vf),
+                AnyVf::RunningP2p(vf) => vf.stop(),
+                AnyVf::Running(vf) => vf.quiesce().and_then(|vf| vf.stop()),
+                other => {
+                    let error = self.wrong_state(&other, DeviceState::Stop);
+                    return (other, Err(error));
+                }
+            };
+            let vf = match stopped {
+                Ok(vf) => vf,
+                Err(Stuck { error, vf }) => {
+                    let error = self.stuck(DeviceState::Stop, &vf, error);
+                    return (vf, Err(error));
+                }
+            };
+            let Some(incoming) = incoming.take() else {
+                unreachable!("taken once")
+            };
+            self.loaded(load(vf, incoming, expectation, &context))
+        });
+        if let (Err(error), Some(incoming)) = (&result, incoming) {
+            incoming.refuse(&crate::transfer::chain(error), &self.options.deadlines);
+        }
+        result
+    }
+
+    /// Waits for one connection at a URL and loads from it, or loads from a file. Answers what the source said of its VF.
+    ///
+    /// # Errors
+    /// As [`XeVfioDevice::load_from`], and when nobody connects.
+    pub fn receive_at(&self, endpoint: &Endpoint) -> Result<(Manifest, LoadReport), DeviceError> {
+        self.progress.enter(Phase::Connect);
+        let deadlines = &self.options.deadlines;
+        let opening = |source| DeviceError::Opening {
+            id: self.id.clone(),
+            source,
+        };
+        if let Endpoint::File(path) = endpoint {
+            let file_error = |source| DeviceError::File {
+                id: self.id.clone(),
+                path: path.display().to_string(),
+                source,
+            };
+            let file = stream_path(path, &self.id)
+                .and_then(File::open)
+                .map_err(file_error)?;
+            return self.load_with_manifest(Incoming::open(file).map_err(opening)?);
+        }
+        let connection = endpoint
+            .listen()
+            .and_then(|listener| listener.accept(deadlines.connect, &self.cancel_handle()))
+            .map_err(|source| self.no_way(source))?;
+        self.load_with_manifest(Incoming::accept(connection, deadlines).map_err(opening)?)
+    }
+
+    fn load_with_manifest<S: Source>(
+        &self,
+        incoming: Incoming<S>,
+    ) -> Result<(Manifest, LoadReport), DeviceError> {
+        let manifest = incoming.manifest().clone();
+        self.load_from(incoming).map(|report| (manifest, report))
+    }
+
+    /// Whether a stream may touch this VF; answers the VF's own manifest.
+    fn acceptable<S: Source>(&self, incoming: &Incoming<S>) -> Result<Manifest, DeviceError> {
+        let id = || self.id.clone();
+        if incoming.device_id() != self.id {
+            return Err(DeviceError::OtherDevice {
+                id: id(),
+                found: incoming.device_id().to_owned(),
+            });
+        }
+        for mismatch in self.check(incoming.manifest())? {
+            tracing::warn!(id = self.id, %mismatch, "the two VFs differ");
+        }
+        let own = self.shared().manifest.clone();
+        own.map_or_else(|| self.manifest(), Ok)
+    }
+
+    fn save_to<S: Sink>(&self, sink: S) -> Result<SaveReport, DeviceError> {
+        self.migratable()?;
+        self.not_reset()?;
+        let known = self.shared().manifest.clone();
+        let manifest = known.map_or_else(|| self.manifest(), Ok)?;
+        let context = self.context();
+        let _span = tracing::info_span!("save", id = self.id, attempt = %context.attempt).entered();
+        self.with("saving", |vf| match vf {
+            AnyVf::Stopped(vf) => self.saved(save(vf, sink, &manifest, &context)),
+            other => {
+                let error = self.wrong_state(&other, DeviceState::Stop);
+                (other, Err(error))
+            }
+        })
+    }
+
+    fn saved(&self, saved: Saved<P::Device>) -> Step<P::Device, SaveReport> {
+        let Saved { vf, result } = saved;
+        let (vf, now) = self.settled(vf);
+        let result = result.map_err(|source| DeviceError::Save {
+            id: self.id.clone(),
+            now,
+            source: Box::new(source),
+        });
+        (vf, result)
+    }
+
+    fn loaded(&self, loaded: Loaded<P::Device>) -> Step<P::Device, LoadReport> {
+        let Loaded { vf, result } = loaded;
+        if result.is_ok() {
+            self.shared().reset = None;
+        }
+        let (vf, now) = self.settled(vf);
+        let result = result.map_err(|source| DeviceError::Load {
+            id: self.id.clone(),
+            now,
+            source: Box::new(source),
+        });
+        (vf, result)
+    }
+
+    /// Notes what a transfer has left, and says it.
+    fn settled(
+        &self,
+        vf: Result<Settled<P::Device>, Stuck<P::Device>>,
+    ) -> (AnyVf<P::Device>, String) {
+        match vf {
+            Ok(Settled::Stopped(vf)) => (
+                vf.into(),
+                "the VF is in STOP with the state it had".to_owned(),
+            ),
+            Ok(Settled::Running(recovered)) => {
+                let now = match recovered.outcome {
+                    Outcome::GpuStateKept => {
+                        "the VF is in RUNNING with the state it had".to_owned()
+                    }
+                    Outcome::Reset { why } => {
+                        format!("the VF was reset because {why}, its GPU state is lost")
+                    }
+                };
+                (self.recovered(Ok(recovered), ResetReason::Asked).0, now)
+            }
+            Err(stuck) => {
+                let now = format!("the VF had to be reset and could not be: {stuck}");
+                let why = ResetReason::Stuck(stuck.error);
+                (self.unresettable::<()>(stuck, why).0, now)
+            }
+        }
+    }
+
+    fn no_way(&self, source: crate::transfer::EndpointError) -> DeviceError {
+        DeviceError::Endpoint {
+            id: self.id.clone(),
+            source,
+        }
+    }
+}

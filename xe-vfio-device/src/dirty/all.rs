@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Everything that is mapped, once, when the VF stands still.
+
+use super::{DirtyError, GuestRange, Moment, Strategy};
+
+/// Knows nothing and so answers everything: right on any host, and the whole guest memory is sent while the guest stands
+/// still.
+#[derive(Debug, Default)]
+pub struct All {
+    log: Log,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Log {
+    #[default]
+    Off,
+    Pending,
+    Answered,
+}
+
+impl Strategy for All {
+    fn name(&self) -> &'static str {
+        "all"
+    }
+
+    fn start(&mut self) -> Result<(), DirtyError> {
+        self.log = Log::Pending;
+        Ok(())
+    }
+
+    fn dirty(
+        &mut self,
+        moment: Moment,
+        mapped: &mut dyn FnMut() -> anyhow::Result<Vec<GuestRange>>,
+    ) -> Result<Vec<GuestRange>, DirtyError> {
+        match (moment, &self.log) {
+            (_, Log::Off) => Err(DirtyError::NotStarted),
+            // Once the VF runs again, what was answered before says nothing any more.
+            (Moment::Running, _) => {
+                self.log = Log::Pending;
+                Ok(Vec::new())
+            }
+            (Moment::Still, Log::Answered) => Ok(Vec::new()),
+            (Moment::Still, Log::Pending) => {
+                let ranges = mapped().map_err(DirtyError::Mapped)?;
+                self.log = Log::Answered;
+                Ok(ranges)
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.log = Log::Off;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMORY: GuestRange = GuestRange {
+        gpa: 0,
+        length: 1 << 20,
+    };
+
+    #[track_caller]
+    fn read(log: &mut All, moment: Moment) -> Vec<GuestRange> {
+        log.dirty(moment, &mut || Ok(vec![MEMORY])).unwrap()
+    }
+
+    #[test]
+    fn all_memory_is_dirty_once_after_the_vf_stopped() {
+        let mut log = All::default();
+        log.start().unwrap();
+        assert_eq!(read(&mut log, Moment::Running), []);
+        assert_eq!(read(&mut log, Moment::Still), [MEMORY]);
+        assert_eq!(read(&mut log, Moment::Still), []);
+        log.start().unwrap();
+        assert_eq!(
+            read(&mut log, Moment::Still),
+            [MEMORY],
+            "a new log begins anew"
+        );
+    }
+
+    #[test]
+    fn a_failure_to_list_memory_loses_nothing() {
+        let mut log = All::default();
+        log.start().unwrap();
+        assert!(
+            log.dirty(Moment::Still, &mut || anyhow::bail!("not now"))
+                .is_err()
+        );
+        assert_eq!(read(&mut log, Moment::Still), [MEMORY]);
+    }
+
+    #[test]
+    fn a_log_that_was_not_started_is_an_error() {
+        assert!(matches!(
+            All::default().dirty(Moment::Still, &mut || Ok(vec![])),
+            Err(DirtyError::NotStarted)
+        ));
+    }
+}

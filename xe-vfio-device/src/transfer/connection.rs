@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a transfer asks of a connection.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::uapi::is_readable;
+
+/// Shuts a connection down in both directions, from any thread and more than once.
+pub type Closer = Box<dyn Fn() + Send + Sync>;
+
+/// A connection between two hosts. Implemented for TCP and unix sockets; a VMM with encrypted ones implements it for those.
+pub trait Connection: Read + Write + Send {
+    /// A handle that ends blocked reads and writes of this connection.
+    ///
+    /// # Errors
+    /// When the connection's fd cannot be duplicated.
+    fn closer(&self) -> io::Result<Closer>;
+
+    /// Bounds each read and each write; one that takes longer fails with `WouldBlock` or `TimedOut`.
+    ///
+    /// # Errors
+    /// When the socket refuses, as it does for a timeout of zero.
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
+
+    /// Whether a read would answer at once. A sender asks between frames, because a receiver that has failed says so early.
+    fn has_input(&self) -> bool;
+}
+
+macro_rules! socket {
+    ($socket:ty) => {
+        impl Connection for $socket {
+            fn closer(&self) -> io::Result<Closer> {
+                let other = self.try_clone()?;
+                // An error says that it is closed already.
+                Ok(Box::new(move || _ = other.shutdown(Shutdown::Both)))
+            }
+
+            fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+                self.set_read_timeout(Some(timeout))?;
+                self.set_write_timeout(Some(timeout))
+            }
+
+            fn has_input(&self) -> bool {
+                is_readable(self.as_fd())
+            }
+        }
+    };
+}
+
+socket!(TcpStream);
+socket!(UnixStream);
+
+impl<C: Connection + ?Sized> Connection for Box<C> {
+    fn closer(&self) -> io::Result<Closer> {
+        (**self).closer()
+    }
+
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        (**self).set_timeout(timeout)
+    }
+
+    fn has_input(&self) -> bool {
+        (**self).has_input()
+    }
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Stream -> parser -> data fd.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::connection::Closer;
+use super::error::LoadError;
+use super::incoming::{Incoming, Source, turn_away};
+use super::progress::Phase;
+use super::shared::Shared;
+use super::watchdog::{Watch, watched};
+use super::{Context, chain};
+use crate::state::{
+    AnyVf, Loading, MigrationDevice, ResetReason, Settled, Stopped, Stuck, Vf, reset_to_running,
+};
+use crate::stream::{Reader, Receipt, StreamError, Totals, VfOutcome};
+use crate::uapi::UapiError;
+use crate::xe::{Account, Expectation, Parser, PushError};
+
+/// What a load moved.
+#[derive(Debug, Clone)]
+pub struct LoadReport {
+    /// Packets and bytes by kind.
+    pub account: Account,
+    /// Bytes of state and of the stream around it.
+    pub totals: Totals,
+    /// STOP -> RESUMING.
+    pub enter: Duration,
+    /// RESUMING to the end record received.
+    pub stream: Duration,
+    /// RESUMING -> STOP.
+    pub confirm: Duration,
+}
+
+/// What holds after a load, good or not.
+#[derive(Debug)]
+pub struct Loaded<D: MigrationDevice> {
+    /// The VF: stopped with the state that came, or reset, or stuck when not even that worked.
+    pub vf: Result<Settled<D>, Stuck<D>>,
+    /// What was moved, or why the state did not arrive.
+    pub result: Result<LoadReport, LoadError>,
+}
+
+/// Loads a stream into a stopped VF. `Ok` when RESUMING -> STOP has succeeded and the sender was told.
+///
+/// After an error the VF is reset, so that nothing of another guest is left in it; then the sender is told why, and what it
+/// still sends is dropped until it stops.
+pub fn load<D: MigrationDevice, S: Source>(
+    vf: Vf<D, Stopped>,
+    incoming: Incoming<S>,
+    expectation: Expectation,
+    context: &Context,
+) -> Loaded<D> {
+    context.progress.begin(incoming.manifest.stop_copy_length);
+    let Incoming { reader, source, .. } = incoming;
+    let answer = source.clone();
+    let loaded = watched(
+        context.interrupt,
+        context.deadlines.device,
+        vf,
+        |vf, watch| {
+            Job {
+                source,
+                context,
+                watch,
+            }
+            .run(vf, reader, expectation)
+        },
+    );
+    context.progress.enter(Phase::Idle);
+    loaded.unwrap_or_else(|(error, vf)| {
+        let error = LoadError::from(error);
+        turn_away(
+            &answer,
+            &failed(VfOutcome::Untouched, &error),
+            context.deadlines.linger,
+        );
+        Loaded {
+            vf: Ok(Settled::Stopped(vf)),
+            result: Err(error),
+        }
+    })
+}
+
+struct Job<'a, S: Source> {
+    source: Shared<S>,
+    context: &'a Context,
+    watch: &'a Watch,
+}
+
+impl<S: Source> Job<'_, S> {
+    fn run<D: MigrationDevice>(
+        &self,
+        vf: Vf<D, Stopped>,
+        reader: Reader<Shared<S>>,
+        expectation: Expectation,
+    ) -> Loaded<D> {
+        let unprepared = |source| {
+            LoadError::Stream(StreamError::Io {
+                doing: "Receiving",
+                offset: 0,
+                source,
+            })
+        };
+        let prepared = self.prepare();
+        let _registration = match prepared {
+            Ok(closer) => closer.map(|closer| self.context.cancel.register(closer)),
+            Err(error) => return self.reset(vf.into(), unprepared(error)),
+        };
+
+        self.context.progress.enter(Phase::Enter);
+        let started = Instant::now();
+        let mut loading = match vf.load() {
+            Ok(loading) => loading,
+            Err(stuck) => return self.reset(stuck.vf, LoadError::Enter(stuck.error)),
+        };
+        let enter = started.elapsed();
+        tracing::info!(phase = "enter", ms = enter.as_millis() as u64, "RESUMING");
+
+        self.context.progress.enter(Phase::Stream);
+        let started = Instant::now();
+        let (account, totals) = match self.stream(&mut loading, reader, expectation) {
+            Ok(received) => received,
+            Err(error) => return self.reset(loading.into(), error),
+        };
+        let stream = started.elapsed();
+        let (bytes, wire_bytes) = (totals.payload_bytes, totals.wire_bytes);
+        tracing::info!(
+            phase = "stream",
+            bytes,
+            wire_bytes,
+            ms = stream.as_millis() as u64,
+            "received"
+        );
+
+        self.context.progress.enter(Phase::Confirm);
+        let started = Instant::now();
+        let vf = match loading.finish() {
+            Ok(vf) => vf,
+            Err(stuck) => return self.reset(stuck.vf, LoadError::Finish(stuck.error)),
+        };
+        let confirm = started.elapsed();
+        tracing::info!(phase = "confirm", ms = confirm.as_millis() as u64, "STOP");
+        let report = LoadReport {
+            account,
+            totals,
+            enter,
+            stream,
+            confirm,
+        };
+        // A source that does not hear of it keeps its VF, so this one must not run.
+        let answered = self.source.get().answer(&Receipt::Loaded);
+        match answered {
+            Ok(()) => Loaded {
+                vf: Ok(Settled::Stopped(vf)),
+                result: Ok(report),
+            },
+            Err(error) => self.reset(vf.into(), LoadError::Receipt(error)),
+        }
+    }
+
+    fn prepare(&self) -> io::Result<Option<Closer>> {
+        let mut source = self.source.get();
+        source.begin(&self.context.deadlines)?;
+        source.closer()
+    }
+
+    fn stream<D: MigrationDevice>(
+        &self,
+        loading: &mut Vf<D, Loading<D::Stream>>,
+        mut reader: Reader<Shared<S>>,
+        expectation: Expectation,
+    ) -> Result<(Account, Totals), LoadError> {
+        let mut parser = Parser::new(expectation);
+        let mut buffer = Vec::new();
+        let mut written = 0;
+        loop {
+            if self.context.cancel.is_cancelled() {
+                return Err(LoadError::Cancelled);
+            }
+            let Some(payload) = reader.next(&mut buffer).map_err(LoadError::Stream)? else {
+                break;
+            };
+            self.context.progress.add(payload.len());
+            let pushed = parser.push(payload, |bytes| {
+                self.watch.during(|| loading.write_all(bytes))?;
+                written += bytes.len() as u64;
+                Ok(())
+            });
+            pushed.map_err(|error| match error {
+                PushError::Refused(refused) => LoadError::Malformed(refused),
+                PushError::Sink(source) => self.unwritable(source, written),
+            })?;
+        }
+        let account = parser.finish().map_err(LoadError::Malformed)?;
+        let finish = if S::ENDS_WITH_STREAM {
+            Reader::finish_file
+        } else {
+            Reader::finish
+        };
+        let totals = finish(reader, &account).map_err(LoadError::Stream)?;
+        Ok((account, totals))
+    }
+
+    /// Resets the VF, then tells the sender.
+    fn reset<D: MigrationDevice>(&self, vf: AnyVf<D>, error: LoadError) -> Loaded<D> {
+        let error = if self.context.cancel.is_cancelled() {
+            LoadError::Cancelled
+        } else {
+            error
+        };
+        tracing::warn!(error = chain(&error), "the load failed, the VF is reset");
+        let vf = reset_to_running(vf, ResetReason::LoadAborted);
+        let outcome = if vf.is_ok() {
+            VfOutcome::Reset
+        } else {
+            VfOutcome::Lost
+        };
+        turn_away(
+            &self.source,
+            &failed(outcome, &error),
+            self.context.deadlines.linger,
+        );
+        Loaded {
+            vf: vf.map(Settled::Running),
+            result: Err(error),
+        }
+    }
+
+    fn unwritable(&self, source: UapiError, written: u64) -> LoadError {
+        if self.watch.has_interrupted() {
+            LoadError::Stalled {
+                written,
+                waited: self.context.deadlines.device,
+                source,
+            }
+        } else {
+            LoadError::Write { written, source }
+        }
+    }
+}
+
+fn failed(vf: VfOutcome, error: &LoadError) -> Receipt {
+    Receipt::Failed {
+        vf,
+        reason: chain(error),
+    }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A VF's state from its data fd to a connection or file, and back.
+//!
+//! [`save()`] and [`load()`] are the two loops. They take a stopped session and answer a settled one whatever happens, with the
+//! report or the error beside it. Each uses two buffers of 1 MiB for any amount of state.
+//!
+//! [`Cancel`] ends a transfer from another thread, [`Deadlines`] end one that makes no progress, and [`Progress`] says how far it
+//! is; none of them needs a lock that a transfer holds. [`Endpoint`] is a URL, [`Connection`] what a VMM may bring itself.
+
+mod attempt;
+mod buffer;
+mod cancel;
+mod connection;
+mod deadlines;
+mod endpoint;
+mod error;
+mod file;
+mod incoming;
+mod load;
+mod progress;
+mod save;
+mod shared;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod watchdog;
+
+pub use attempt::{AttemptId, AttemptIdError};
+pub use cancel::{Cancel, Registration};
+pub use connection::{Closer, Connection};
+pub use deadlines::Deadlines;
+pub use endpoint::{Endpoint, EndpointError, Listener};
+pub use error::{LoadError, SaveError};
+pub use file::{PendingFile, stream_path};
+pub use incoming::{Incoming, Source};
+pub use load::{LoadReport, Loaded, load};
+pub use progress::{Phase, Progress, ProgressView};
+pub use save::{SaveReport, Saved, save};
+pub use sink::{FileSink, Peer, Sink};
+pub use watchdog::WatchError;
+
+use crate::uapi::InterruptSignal;
+
+/// What a transfer works with besides the VF and the stream.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// The attempt that the stream belongs to.
+    pub attempt: AttemptId,
+    /// Ends the transfer early.
+    pub cancel: Cancel,
+    /// When no progress is too little.
+    pub deadlines: Deadlines,
+    /// Where the transfer counts.
+    pub progress: Progress,
+    /// Gets a thread out of a data fd that is stuck in the kernel. Without one a stuck device is waited for.
+    pub interrupt: Option<InterruptSignal>,
+}
+
+/// An error with all its causes, for those who get it as text.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
