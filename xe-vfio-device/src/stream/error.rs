@@ -5,7 +5,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::decode::DecodeError;
+use super::fault::DecodeError;
 use super::manifest::ManifestError;
 use crate::xe::ByKind;
 

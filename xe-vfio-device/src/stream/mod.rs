@@ -11,15 +11,17 @@
 pub mod decode;
 pub mod encode;
 pub mod error;
+pub mod fault;
 pub mod frame;
 pub mod manifest;
 pub mod reader;
 pub mod receipt;
 pub mod writer;
 
-pub use decode::{DecodeError, DecodeFault, Decoder, Event, Limits, Place};
+pub use decode::{Decoder, Event, Limits};
 pub use encode::Encoder;
 pub use error::StreamError;
+pub use fault::{DecodeError, DecodeFault, Place};
 pub use frame::{End, Totals};
 pub use manifest::{Manifest, ManifestError, Pci};
 pub use reader::{Opening, Reader};
