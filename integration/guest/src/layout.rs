@@ -81,8 +81,10 @@ pub mod control {
     pub const ACCUMULATOR: u32 = 0x14;
     /// Differs from VF to VF, so that their blocks do.
     pub const SEED: u32 = 0x18;
+    /// Number of the job that uses the last fresh slot.
+    pub const LAP_END: u32 = 0x1c;
     /// 1 once every slot has been used.
-    pub const LAPPED: u32 = 0x1c;
+    pub const LAPPED: u32 = 0x20;
     /// What the four scratch registers must hold.
-    pub const SCRATCH: u32 = 0x20;
+    pub const SCRATCH: u32 = 0x24;
 }

@@ -160,6 +160,8 @@ impl Program {
         }
         a.mov(at(esi, reg::RING_TAIL), eax)?;
         a.mov(at(esi, reg::IRQ_ACK), eax)?;
+        a.add(eax, SLOTS)?;
+        a.mov(variable(control::LAP_END), eax)?;
         a.mov(at(esi, reg::RING_ENABLE), 1u32)
     }
 }

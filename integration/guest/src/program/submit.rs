@@ -105,7 +105,7 @@ impl Program {
         let a = &mut self.a;
         let mut same_lap = a.create_label();
         a.mov(variable(control::SUBMITTED), ebx)?;
-        a.test(ebx, SLOTS - 1)?;
+        a.cmp(ebx, variable(control::LAP_END))?;
         a.jne(same_lap)?;
         a.mov(variable(control::LAPPED), 1u32)?;
         a.set_label(&mut same_lap)?;
