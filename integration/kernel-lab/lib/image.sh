@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# The initramfs: busybox, kernel modules, the test programs, and guest/.
+
+make_image() {
+  local tree=$CACHE/image
+  rm -rf "$tree"
+  mkdir -p "$tree"/{bin,lib,tests,proc,sys,dev,tmp}
+  cp "$ROOT/usr/bin/busybox" "$tree/bin/"
+  cp "$LAB/guest/init" "$tree/init"
+  cp "$LAB"/guest/tests/* "$tree/tests/"
+  cp "$LAB"/guest/lib.sh "$tree/lib/"
+  cp "$CACHE"/build/{xe,xe-vfio-pci}.ko "$tree/lib/"
+  for module in "${MODULES[@]}"; do
+    for file in "$ROOT/usr/lib/modules/$(kernel_version)/kernel/$module".ko*; do
+      case $file in
+        *.xz) xz -dc "$file" >"$tree/lib/$(basename "$module").ko" ;;
+        *.ko) cp "$file" "$tree/lib/" ;;
+      esac
+    done
+    # Load order; what is missing is built in.
+    [ -e "$tree/lib/$(basename "$module").ko" ] && basename "$module"
+  done >"$tree/lib/order" || true
+  for binary in "${BINARIES[@]}"; do cp "$PROGRAMS/$binary" "$tree/bin/"; done
+  chmod -R u+rwX,+x "$tree/init" "$tree/bin"
+  (cd "$tree" && find . | busybox_cpio >"$CACHE/initramfs")
+}
+
+# Uncompressed: packing would take longer than the kernel saves.
+busybox_cpio() { "$ROOT/usr/bin/busybox" cpio -o -H newc 2>/dev/null; }
