@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The state of a KVM vCPU and of its VM's interrupt controllers and clock, as data.
+//!
+//! Order matters on the way back: CPUID decides what the other calls accept, the local APIC needs its base MSR's
+//! enable bit from the special registers, and pending events come last so that nothing replaces them.
+
+use kvm_bindings::{
+    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, Msrs, kvm_clock_data,
+    kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
+use kvm_ioctls::{VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
+use vmm_sys_util::errno;
+
+use super::{Error, kvm};
+
+/// Most MSRs and CPUID entries that a peer may send.
+const MAX_ENTRIES: usize = 1024;
+const MSR_IA32_TSC: u32 = 0x10;
+
+/// Everything KVM knows about the guest but its memory.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KvmState {
+    cpuid: Vec<kvm_cpuid_entry2>,
+    mp_state: kvm_mp_state,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    xsave: Option<kvm_xsave>,
+    xcrs: Option<kvm_xcrs>,
+    debug_regs: kvm_debugregs,
+    lapic: kvm_lapic_state,
+    msrs: Vec<kvm_msr_entry>,
+    events: kvm_vcpu_events,
+    tsc_khz: Option<u32>,
+    irqchips: Vec<kvm_irqchip>,
+    clock: kvm_clock_data,
+}
+
+impl KvmState {
+    /// Reads it from a parked vCPU.
+    pub fn read(vm: &VmFd, fd: &VcpuFd, msr_indices: &[u32]) -> Result<Self, Error> {
+        let cpuid = fd
+            .get_cpuid2(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm("KVM_GET_CPUID2"))?;
+        Ok(Self {
+            cpuid: super::cpuid_entries(&cpuid),
+            mp_state: fd.get_mp_state().map_err(kvm("KVM_GET_MP_STATE"))?,
+            regs: fd.get_regs().map_err(kvm("KVM_GET_REGS"))?,
+            sregs: fd.get_sregs().map_err(kvm("KVM_GET_SREGS"))?,
+            xsave: optional("KVM_GET_XSAVE", fd.get_xsave())?,
+            xcrs: optional("KVM_GET_XCRS", fd.get_xcrs())?,
+            debug_regs: fd.get_debug_regs().map_err(kvm("KVM_GET_DEBUGREGS"))?,
+            lapic: fd.get_lapic().map_err(kvm("KVM_GET_LAPIC"))?,
+            msrs: read_msrs(fd, msr_indices)?,
+            events: fd.get_vcpu_events().map_err(kvm("KVM_GET_VCPU_EVENTS"))?,
+            tsc_khz: optional("KVM_GET_TSC_KHZ", fd.get_tsc_khz())?,
+            irqchips: read_irqchips(vm)?,
+            clock: vm.get_clock().map_err(kvm("KVM_GET_CLOCK"))?,
+        })
+    }
+
+    /// Gives it to a parked vCPU of a fresh VM.
+    pub fn write(&self, vm: &VmFd, fd: &VcpuFd) -> Result<(), Error> {
+        self.check()?;
+        let cpuid =
+            CpuId::from_entries(&self.cpuid).map_err(|e| Error::State(format!("CPUID: {e:?}")))?;
+        fd.set_cpuid2(&cpuid).map_err(kvm("KVM_SET_CPUID2"))?;
+        if let Some(khz) = self.tsc_khz
+            && fd.get_tsc_khz().is_ok_and(|here| here != khz)
+            && let Err(e) = fd.set_tsc_khz(khz)
+        {
+            tracing::warn!(khz, error = %e, "the guest's TSC will run at another rate");
+        }
+        fd.set_mp_state(self.mp_state)
+            .map_err(kvm("KVM_SET_MP_STATE"))?;
+        fd.set_regs(&self.regs).map_err(kvm("KVM_SET_REGS"))?;
+        fd.set_sregs(&self.sregs).map_err(kvm("KVM_SET_SREGS"))?;
+        if let Some(xsave) = &self.xsave {
+            // SAFETY: 4 KiB of plain data as KVM wrote them; dynamic features, which would need more, are never enabled.
+            unsafe { fd.set_xsave(xsave) }.map_err(kvm("KVM_SET_XSAVE"))?;
+        }
+        if let Some(xcrs) = &self.xcrs {
+            fd.set_xcrs(xcrs).map_err(kvm("KVM_SET_XCRS"))?;
+        }
+        fd.set_debug_regs(&self.debug_regs)
+            .map_err(kvm("KVM_SET_DEBUGREGS"))?;
+        for chip in &self.irqchips {
+            vm.set_irqchip(chip).map_err(kvm("KVM_SET_IRQCHIP"))?;
+        }
+        fd.set_lapic(&self.lapic).map_err(kvm("KVM_SET_LAPIC"))?;
+        write_msrs(fd, &self.msrs)?;
+        fd.set_vcpu_events(&self.events)
+            .map_err(kvm("KVM_SET_VCPU_EVENTS"))?;
+        // Only the time is set: its flags describe how KVM measured it.
+        let clock = kvm_clock_data {
+            clock: self.clock.clock,
+            ..Default::default()
+        };
+        vm.set_clock(&clock).map_err(kvm("KVM_SET_CLOCK"))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let chips: Vec<u32> = self.irqchips.iter().map(|c| c.chip_id).collect();
+        if chips
+            != [
+                KVM_IRQCHIP_PIC_MASTER,
+                KVM_IRQCHIP_PIC_SLAVE,
+                KVM_IRQCHIP_IOAPIC,
+            ]
+        {
+            return Err(Error::State(format!("interrupt controllers {chips:?}")));
+        }
+        if self.cpuid.len() > MAX_ENTRIES || self.msrs.len() > MAX_ENTRIES {
+            return Err(Error::State("too many CPUID entries or MSRs".into()));
+        }
+        Ok(())
+    }
+}
+
+/// A part that not every host has: EINVAL and ENOTTY mean that there is nothing to save.
+fn optional<T>(call: &'static str, read: Result<T, errno::Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if matches!(e.errno(), libc::EINVAL | libc::ENOTTY | libc::EIO) => {
+            tracing::debug!(call, error = %e, "not saved");
+            Ok(None)
+        }
+        Err(e) => Err(kvm(call)(e)),
+    }
+}
+
+fn read_irqchips(vm: &VmFd) -> Result<Vec<kvm_irqchip>, Error> {
+    [
+        KVM_IRQCHIP_PIC_MASTER,
+        KVM_IRQCHIP_PIC_SLAVE,
+        KVM_IRQCHIP_IOAPIC,
+    ]
+    .into_iter()
+    .map(|chip_id| {
+        let mut chip = kvm_irqchip {
+            chip_id,
+            ..Default::default()
+        };
+        vm.get_irqchip(&mut chip).map_err(kvm("KVM_GET_IRQCHIP"))?;
+        Ok(chip)
+    })
+    .collect()
+}
+
+/// KVM stops at the first MSR that it cannot read; that one is left out and the rest tried again.
+fn read_msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> {
+    let mut read = Vec::with_capacity(indices.len());
+    let mut rest = indices;
+    while !rest.is_empty() {
+        let wanted: Vec<_> = rest
+            .iter()
+            .map(|index| kvm_msr_entry {
+                index: *index,
+                ..Default::default()
+            })
+            .collect();
+        let mut msrs =
+            Msrs::from_entries(&wanted).map_err(|e| Error::State(format!("MSR list: {e:?}")))?;
+        let count = fd.get_msrs(&mut msrs).map_err(kvm("KVM_GET_MSRS"))?;
+        read.extend_from_slice(&msrs.as_slice()[..count]);
+        rest = rest.get(count + 1..).unwrap_or_default();
+    }
+    // Last, so that the least time passes between its reading and the guest's stop.
+    read.sort_by_key(|entry| entry.index == MSR_IA32_TSC);
+    Ok(read)
+}
+
+/// An MSR that this host will not take is left at its reset value and named in the log.
+fn write_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Error> {
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let msrs =
+            Msrs::from_entries(rest).map_err(|e| Error::State(format!("MSR list: {e:?}")))?;
+        let count = fd.set_msrs(&msrs).map_err(kvm("KVM_SET_MSRS"))?;
+        if let Some(refused) = rest.get(count) {
+            tracing::debug!(
+                index = refused.index,
+                value = refused.data,
+                "MSR not restored"
+            );
+        }
+        rest = rest.get(count + 1..).unwrap_or_default();
+    }
+    Ok(())
+}

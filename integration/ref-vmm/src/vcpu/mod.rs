@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! vCPUs that are not KVM's.
+
+pub mod soft;
