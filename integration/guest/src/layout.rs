@@ -62,7 +62,7 @@ pub mod context {
     pub const END: u32 = SHADOW + SLOTS * BLOCK_SIZE;
 
     const _: () =
-        assert!(DMA_END <= CONTROL && DMA_END % 0x1000 == 0 && END <= super::CONTEXT_SIZE);
+        assert!(DMA_END <= CONTROL && DMA_END.is_multiple_of(0x1000) && END <= super::CONTEXT_SIZE);
 }
 
 /// Offsets of the variables after [`context::CONTROL`], all u32.

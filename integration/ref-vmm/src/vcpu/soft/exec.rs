@@ -4,14 +4,11 @@
 //! An operation that faults leaves the registers as they were before it (a repeated one, before the iteration that
 //! faults); memory it was to write may have been written.
 
-use super::cpu::{CS, Cpu, EAX, ECX, EDI, EDX, ESI, ESP, SS, Table};
-use super::decode::{Address, Instruction, Operation, Place, Source};
-use super::flags::{self, Binary, DIRECTION, FIXED, INTERRUPT, MODELLED, Width};
+use super::cpu::{CS, Cpu, EAX, EDX, ESP, SS, Table};
+use super::flags::{self, DIRECTION, FIXED, INTERRUPT, MODELLED, Width};
 use super::lapic::{self, Lapic};
+use super::operation::{Address, Instruction, Operation, Place, Source};
 use super::{Bus, Fault, descriptors};
-
-/// Doublewords that a repeated string instruction does at once, before interrupts and `stop` are looked at.
-const STRING_CHUNK: u32 = 256;
 
 /// The vCPU while it runs.
 pub(super) struct Machine<'a> {
@@ -184,58 +181,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Whether it is complete; if not, it goes on when executed again.
-    fn store_string(&mut self, repeated: bool) -> Result<bool, Fault> {
-        let left = self.string_count(repeated)?;
-        let count = left.min(STRING_CHUNK);
-        let (to, value) = (self.cpu.get(EDI), self.cpu.get(EAX));
-        let mut bytes = [0; 4 * STRING_CHUNK as usize];
-        let bytes = &mut bytes[..4 * count as usize];
-        bytes
-            .chunks_exact_mut(4)
-            .for_each(|word| word.copy_from_slice(&value.to_le_bytes()));
-        let in_one = count > 1 && !self.is_lapic(to) && self.bus.write_memory(to, bytes);
-        if !in_one {
-            for word in 0..count {
-                self.write(to.wrapping_add(4 * word), Width::Dword, value)?;
-            }
-        }
-        self.cpu.set(EDI, to.wrapping_add(4 * count));
-        if repeated {
-            self.cpu.set(ECX, left - count);
-        }
-        Ok(count == left)
-    }
-
-    /// Whether it is complete, as in `store_string`.
-    fn compare_strings(&mut self, repeated: bool) -> Result<bool, Fault> {
-        let left = self.string_count(repeated)?;
-        for done in 1..=left.min(STRING_CHUNK) {
-            let (from, with) = (self.cpu.get(ESI), self.cpu.get(EDI));
-            let (a, b) = (
-                self.read(from, Width::Dword)?,
-                self.read(with, Width::Dword)?,
-            );
-            flags::binary(Binary::Subtract, a, b, Width::Dword, &mut self.cpu.flags);
-            self.cpu.set(ESI, from.wrapping_add(4));
-            self.cpu.set(EDI, with.wrapping_add(4));
-            if repeated {
-                self.cpu.set(ECX, left - done);
-            }
-            if a != b {
-                return Ok(true);
-            }
-        }
-        Ok(left <= STRING_CHUNK)
-    }
-
-    fn string_count(&self, repeated: bool) -> Result<u32, Fault> {
-        if self.cpu.flags & DIRECTION != 0 {
-            return Err(Fault::Direction);
-        }
-        Ok(if repeated { self.cpu.get(ECX) } else { 1 })
-    }
-
     fn table(&self, address: Address) -> Result<Table, Fault> {
         let at = self.address(address);
         Ok(Table {
@@ -290,7 +235,7 @@ impl Machine<'_> {
         Ok(value)
     }
 
-    fn read(&self, gpa: u32, width: Width) -> Result<u32, Fault> {
+    pub fn read(&self, gpa: u32, width: Width) -> Result<u32, Fault> {
         if self.is_lapic(gpa) {
             return self.lapic.read(lapic_register(gpa, width)?);
         }
@@ -302,7 +247,7 @@ impl Machine<'_> {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    fn write(&mut self, gpa: u32, width: Width, value: u32) -> Result<(), Fault> {
+    pub fn write(&mut self, gpa: u32, width: Width, value: u32) -> Result<(), Fault> {
         if self.is_lapic(gpa) {
             return self.lapic.write(lapic_register(gpa, width)?, value);
         }
@@ -314,7 +259,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn is_lapic(&self, gpa: u32) -> bool {
+    pub fn is_lapic(&self, gpa: u32) -> bool {
         gpa & !(lapic::SIZE - 1) == lapic::BASE
     }
 }

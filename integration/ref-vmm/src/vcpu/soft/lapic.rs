@@ -83,10 +83,12 @@ impl Lapic {
             TASK_PRIORITY => self.task_priority.into(),
             PROCESSOR_PRIORITY => self.processor_priority().into(),
             SPURIOUS => self.spurious,
-            _ if offset % 16 == 0 && offset.wrapping_sub(IN_SERVICE) < VECTOR_REGISTERS => {
+            _ if offset.is_multiple_of(16)
+                && offset.wrapping_sub(IN_SERVICE) < VECTOR_REGISTERS =>
+            {
                 self.in_service.registers()[((offset - IN_SERVICE) / 16) as usize]
             }
-            _ if offset % 16 == 0 && offset.wrapping_sub(REQUESTED) < VECTOR_REGISTERS => {
+            _ if offset.is_multiple_of(16) && offset.wrapping_sub(REQUESTED) < VECTOR_REGISTERS => {
                 self.requested.registers()[((offset - REQUESTED) / 16) as usize]
             }
             _ => return Err(Fault::Lapic { offset, size: 4 }),

@@ -18,7 +18,9 @@ mod exec;
 mod flags;
 mod interrupts;
 mod lapic;
+mod operation;
 mod state;
+mod strings;
 #[cfg(test)]
 mod tests;
 

@@ -209,7 +209,7 @@ fn conditions_are_what_a_comparison_means() {
             a == b,
             a <= b,
             difference < 0,
-            (difference as u8).count_ones() % 2 == 0,
+            (difference as u8).count_ones().is_multiple_of(2),
             signed_a < signed_b,
             signed_a <= signed_b,
         ];

@@ -9,8 +9,8 @@ use guest::report::{Event, Kind};
 
 use super::super::Exit;
 use super::model::board::bar0;
-use super::model::engine::Sabotage;
 use super::model::run::{Machine, last_count};
+use super::model::sabotage::Sabotage;
 use super::model::store;
 
 /// In the second lap, so that every kind of check is at work. Its record and its block are the last in their pages:

@@ -197,7 +197,7 @@ impl Bus for Board {
         let mut devices = self.devices();
         match port {
             0xcf8 => {
-                devices.config_address = u32::from_le_bytes(buf.try_into().expect("a doubleword"))
+                devices.config_address = u32::from_le_bytes(buf.try_into().expect("a doubleword"));
             }
             0xcfc..0xd00 => {
                 if let Some((function, offset)) = devices.selected(port) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The VF's engine, and the ways to make it go wrong.
+//! The VF's engine, which can be made to go wrong.
 
 use guest::abi::{
     ACC_RESET, BLOCK_WORDS, GGTT, GGTT_MAX_ENTRIES, ID_VALUE, OP_HASH_BLOCK, PTE_VALID,
@@ -7,48 +7,8 @@ use guest::abi::{
 };
 use guest::layout::{CONTEXT_SIZE, CONTEXTS, SLOTS, context, control};
 
+use super::sabotage::Sabotage;
 use super::{Memory, load, store};
-
-/// One thing gone wrong, at one job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// The page with the job's destination block reads zero again.
-    LostDestinationPage,
-    /// The page with the job's completion record reads zero again.
-    LostRecordPage,
-    /// The same for the page that job's results went to so many jobs earlier: long verified.
-    LostOldDestinationPage(u32),
-    /// As above, the record.
-    LostOldRecordPage(u32),
-    /// The page with the ring's descriptor reads zero again, before the VF fetches it.
-    LostRingPage,
-    /// The job is done twice.
-    RepeatedJob,
-    /// The job is left out.
-    SkippedJob,
-    /// The last word of the record is not written.
-    TornRecord,
-    /// A bit of what the job wrote to VRAM flips.
-    FlippedVram,
-    /// A bit flips in the oldest block in VRAM, which this job copies.
-    FlippedOldVram,
-    /// The record is that of the next job.
-    WrongOrder,
-    /// From this job on `RING_HEAD` is ahead of the doorbell.
-    HeadAhead,
-    /// A bit of the accumulator is lost before the job.
-    Accumulator,
-    /// The sum in the record is wrong.
-    WrongSum,
-    /// A scratch register changes.
-    Scratch,
-    /// The GGTT is cleared.
-    ClearedGgtt,
-    /// Two pages of the GGTT change places, after which one job's destination is another's.
-    SwappedGgtt,
-    /// From this job on no interrupt arrives.
-    LostInterrupts,
-}
 
 /// The engine of the VF whose BAR0 is at `bar0` and whose context is number `index`.
 pub struct Engine {
@@ -198,14 +158,14 @@ impl Engine {
         let flip = |gpa| store(memory, gpa, load(memory, gpa) ^ 0x10);
         match due {
             Some(Sabotage::LostRingPage) => {
-                self.lose(memory, context::RING + slot * guest::abi::DESCRIPTOR_SIZE)
+                self.lose(memory, context::RING + slot * guest::abi::DESCRIPTOR_SIZE);
             }
             Some(Sabotage::Accumulator) => self.accumulator ^= 1,
             Some(Sabotage::FlippedOldVram) => {
                 flip(self.bar0 + VRAM_WINDOW + (slot + 1) % SLOTS * guest::abi::BLOCK_SIZE + 8);
             }
             Some(Sabotage::ClearedGgtt) => {
-                (0..context::DMA_PAGES).for_each(|page| self.set_pte(memory, page, 0))
+                (0..context::DMA_PAGES).for_each(|page| self.set_pte(memory, page, 0));
             }
             Some(Sabotage::SwappedGgtt) => {
                 let pages = [destination(slot) / 0x1000, destination(slot + 64) / 0x1000];
@@ -236,7 +196,7 @@ impl Engine {
                 self.lose(memory, record(slot));
             }
             Some(Sabotage::LostOldDestinationPage(ago)) => {
-                self.lose(memory, destination(slot - ago))
+                self.lose(memory, destination(slot - ago));
             }
             Some(Sabotage::LostOldRecordPage(ago)) => self.lose(memory, record(slot - ago)),
             Some(Sabotage::FlippedVram) => flip(self.vram(vram + 128)?),

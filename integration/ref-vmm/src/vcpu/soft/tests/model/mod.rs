@@ -7,6 +7,7 @@
 pub mod board;
 pub mod engine;
 pub mod run;
+pub mod sabotage;
 
 use std::sync::atomic::Ordering;
 
