@@ -120,7 +120,10 @@ impl Host {
         fs::write(&draft, text)
             .and_then(|()| fs::rename(&draft, &path))
             .map_err(file_error("write", &path))?;
-        Ok(Self { dir, config, vfs })
+        let host = Self { dir, config, vfs };
+        let sys = host.dir.join("sys");
+        crate::boundary::sysfs::create(&host).map_err(file_error("make", &sys))?;
+        Ok(host)
     }
 
     /// Opens the host in `dir`.
