@@ -143,6 +143,15 @@ impl FakeVf {
 }
 
 impl Kernel {
+    /// What the guest had on the GPU.
+    #[track_caller]
+    pub(crate) fn gpu_bytes(&self) -> Vec<u8> {
+        match &self.gpu {
+            Gpu::Guest(content) => content.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn fault(&mut self, call: Call) -> Option<Fault> {
         let nth = self
             .calls

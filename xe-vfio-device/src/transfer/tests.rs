@@ -1,1 +1,520 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Saves and loads between VFs in memory: what arrives, and what holds when it does not.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::state::fake::{Call, FakeVf, Gpu, packets};
+use crate::state::{AnyVf, DeviceState, MigrationDevice, Outcome, Settled, Stopped, Vf};
+use crate::stream::{Manifest, Pci, StreamError, VfOutcome};
+use crate::uapi::{Errno, InterruptSignal};
+use crate::xe::Expectation;
+
+const RING: usize = 512;
+const SIZE: usize = 3 << 20;
+
+fn manifest() -> Manifest {
+    let pci = Pci {
+        vendor: 0x8086,
+        device: 0xe211,
+        revision: 0,
+        subsystem_vendor: 0,
+        subsystem_device: 0,
+        class: 0x03_8000,
+    };
+    Manifest {
+        device_id: "vf0".to_owned(),
+        pci,
+        pf: None,
+        bars: [0; 6],
+        migration_flags: 3,
+        stop_copy_length: 0,
+        gts: Some(1),
+        vram_quota: None,
+        ggtt_entries: None,
+        contexts: None,
+        doorbells: None,
+        exec_quantum_ms: None,
+        preempt_timeout_us: None,
+        sched_priority: None,
+        guc_version: None,
+        kernel_release: None,
+    }
+}
+
+fn short() -> Context {
+    let ms = Duration::from_millis;
+    let deadlines = Deadlines {
+        connect: ms(2000),
+        device: ms(150),
+        network: ms(2000),
+        receipt_margin: ms(0),
+        linger: ms(500),
+    };
+    let interrupt = InterruptSignal::default_signal().unwrap();
+    Context {
+        deadlines,
+        interrupt: Some(interrupt),
+        ..Context::default()
+    }
+}
+
+#[track_caller]
+fn stopped(vf: &FakeVf) -> Vf<FakeVf, Stopped> {
+    match AnyVf::open(vf.clone()) {
+        AnyVf::Running(vf) => vf.quiesce().unwrap().stop().unwrap(),
+        other => panic!("{other}"),
+    }
+}
+
+fn expectation() -> Expectation {
+    Expectation::of(&manifest()).sent_by(&manifest())
+}
+
+fn receive(vf: &FakeVf, connection: impl Connection, context: &Context) -> Loaded<FakeVf> {
+    let incoming = Incoming::accept(connection, &context.deadlines).unwrap();
+    load(stopped(vf), incoming, expectation(), context)
+}
+
+/// Moves the state of one VF to another, each side on its thread.
+fn transfer(
+    source: &FakeVf,
+    destination: &FakeVf,
+    here: impl Connection,
+    there: impl Connection,
+) -> (Saved<FakeVf>, Loaded<FakeVf>) {
+    thread::scope(|scope| {
+        let loaded = scope.spawn(|| receive(destination, there, &short()));
+        let saved = save(stopped(source), Peer::new(here), &manifest(), &short());
+        (saved, loaded.join().unwrap())
+    })
+}
+
+fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (here, listener.accept().unwrap().0)
+}
+
+#[track_caller]
+fn assert_kept<D: MigrationDevice>(saved: &Saved<D>) {
+    assert!(
+        matches!(saved.vf, Ok(Settled::Stopped(_))),
+        "{:?}",
+        saved.result
+    );
+}
+
+#[track_caller]
+fn assert_reset(loaded: &Loaded<FakeVf>, vf: &FakeVf) {
+    let Ok(Settled::Running(recovered)) = &loaded.vf else {
+        panic!("{:?}", loaded.result)
+    };
+    assert!(matches!(recovered.outcome, Outcome::Reset { .. }));
+    assert_eq!(vf.kernel().gpu, Gpu::Clean);
+    assert_eq!(vf.kernel().state, DeviceState::Running);
+    vf.assert_clean_use();
+}
+
+#[track_caller]
+fn assert_arrives(here: impl Connection, there: impl Connection) {
+    let (source, destination) = (
+        FakeVf::new(packets(SIZE), RING),
+        FakeVf::new(packets(9), RING),
+    );
+    source.kernel().read_most = 300_001;
+    let (saved, loaded) = transfer(&source, &destination, here, there);
+    let (saved_report, loaded_report) = (saved.result.as_ref().unwrap(), loaded.result.unwrap());
+    assert_eq!(saved_report.account, loaded_report.account);
+    assert_eq!(saved_report.totals, loaded_report.totals);
+    assert_eq!(
+        saved_report.totals.payload_bytes,
+        packets(SIZE).len() as u64
+    );
+    assert_kept(&saved);
+    assert!(matches!(loaded.vf, Ok(Settled::Stopped(_))));
+    assert_eq!(destination.kernel().gpu, Gpu::Guest(packets(SIZE)));
+    source.assert_clean_use();
+    destination.assert_clean_use();
+}
+
+#[test]
+fn a_state_arrives_over_tcp() {
+    let (here, there) = tcp();
+    assert_arrives(here, there);
+}
+
+#[test]
+fn a_state_arrives_over_a_unix_socket() {
+    let (here, there) = UnixStream::pair().unwrap();
+    assert_arrives(here, there);
+}
+
+#[test]
+fn a_state_goes_through_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = stream_path(dir.path(), "vf0").unwrap();
+    let (source, destination) = (
+        FakeVf::new(packets(SIZE), RING),
+        FakeVf::new(packets(9), RING),
+    );
+    let sink = FileSink::new(PendingFile::create(&path).unwrap());
+    let saved = save(stopped(&source), sink, &manifest(), &short());
+    assert_kept(&saved);
+    saved.result.unwrap();
+    let incoming = Incoming::open(std::fs::File::open(&path).unwrap()).unwrap();
+    assert_eq!(incoming.device_id(), "vf0");
+    load(stopped(&destination), incoming, expectation(), &short())
+        .result
+        .unwrap();
+    assert_eq!(destination.kernel().gpu, Gpu::Guest(packets(SIZE)));
+}
+
+#[test]
+fn a_file_with_bytes_behind_its_end_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let (source, destination) = (
+        FakeVf::new(packets(4096), RING),
+        FakeVf::new(packets(9), RING),
+    );
+    let sink = FileSink::new(PendingFile::create(&path).unwrap());
+    save(stopped(&source), sink, &manifest(), &short())
+        .result
+        .unwrap();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .write_all(b"x")
+        .unwrap();
+    let incoming = Incoming::open(std::fs::File::open(&path).unwrap()).unwrap();
+    let loaded = load(stopped(&destination), incoming, expectation(), &short());
+    assert!(matches!(
+        loaded.result,
+        Err(LoadError::Stream(StreamError::Decode(_)))
+    ));
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_cancelled_save_is_drained_and_the_vf_keeps_its_state() {
+    let source = FakeVf::new(packets(SIZE), RING);
+    source.kernel().read_most = 64 << 10;
+    source.kernel().delay = Duration::from_millis(5);
+    let destination = FakeVf::new(packets(9), RING);
+    let (here, there) = tcp();
+    let context = short();
+    let (saved, loaded) = thread::scope(|scope| {
+        let loaded = scope.spawn(|| receive(&destination, there, &short()));
+        let (cancel, progress) = (context.cancel.clone(), context.progress.clone());
+        scope.spawn(move || {
+            while progress.view().bytes == 0 {
+                thread::yield_now();
+            }
+            cancel.cancel();
+        });
+        let saved = save(stopped(&source), Peer::new(here), &manifest(), &context);
+        (saved, loaded.join().unwrap())
+    });
+    assert!(
+        matches!(saved.result, Err(SaveError::Cancelled)),
+        "{:?}",
+        saved.result
+    );
+    assert_kept(&saved);
+    assert_eq!(source.kernel().gpu, Gpu::Guest(packets(SIZE)));
+    assert_eq!(source.kernel().resets, 0);
+    source.assert_clean_use();
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_save_that_was_cancelled_before_it_began_touches_nothing() {
+    let source = FakeVf::new(packets(4096), RING);
+    let context = short();
+    context.cancel.cancel();
+    let saved = save(stopped(&source), Peer::new(tcp().0), &manifest(), &context);
+    assert!(matches!(saved.result, Err(SaveError::Cancelled)));
+    assert_kept(&saved);
+    assert_eq!(
+        source.kernel().log,
+        [DeviceState::RunningP2p, DeviceState::Stop]
+    );
+}
+
+#[test]
+fn a_destination_that_refuses_is_heard() {
+    let source = FakeVf::new(packets(SIZE), RING);
+    let failures = [
+        (Call::Write, 700, libc::ENODEV, "ENODEV"),
+        (
+            Call::Arc(DeviceState::Stop, DeviceState::Resuming),
+            0,
+            libc::EIO,
+            "EIO",
+        ),
+        (
+            Call::Arc(DeviceState::Resuming, DeviceState::Stop),
+            0,
+            libc::ETIMEDOUT,
+            "ETIMEDOUT",
+        ),
+    ];
+    for (call, nth, errno, name) in failures {
+        let source = FakeVf::new(source.kernel().gpu_bytes(), RING);
+        let destination = FakeVf::new(packets(9), RING).with_fault(call, nth, errno);
+        let (here, there) = tcp();
+        let (saved, loaded) = transfer(&source, &destination, here, there);
+        let Err(SaveError::Refused { vf, reason }) = &saved.result else {
+            panic!("{:?}", saved.result)
+        };
+        assert_eq!(*vf, VfOutcome::Reset);
+        assert!(reason.contains(name), "{reason}");
+        assert_kept(&saved);
+        assert_eq!(source.kernel().resets, 0);
+        assert_reset(&loaded, &destination);
+    }
+}
+
+#[test]
+fn a_state_of_another_device_never_reaches_the_kernel() {
+    let (source, destination) = (
+        FakeVf::new(packets(SIZE), RING),
+        FakeVf::new(packets(9), RING),
+    );
+    let (here, there) = tcp();
+    let mut other = expectation();
+    other.device = Some(0xe212);
+    let (saved, loaded) = thread::scope(|scope| {
+        let loaded = scope.spawn(|| {
+            let incoming = Incoming::accept(there, &short().deadlines).unwrap();
+            load(stopped(&destination), incoming, other, &short())
+        });
+        (
+            save(stopped(&source), Peer::new(here), &manifest(), &short()),
+            loaded.join().unwrap(),
+        )
+    });
+    assert!(
+        matches!(saved.result, Err(SaveError::Refused { .. })),
+        "{:?}",
+        saved.result
+    );
+    assert!(matches!(loaded.result, Err(LoadError::Malformed(_))));
+    assert_kept(&saved);
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_read_error_is_told_to_both_sides() {
+    for (vram, kept) in [(4096, true), (SIZE, false)] {
+        let source = FakeVf::new(packets(vram), 8192).with_fault(Call::Read, 1, libc::EIO);
+        source.kernel().read_most = 128;
+        let destination = FakeVf::new(packets(9), RING);
+        let (here, there) = tcp();
+        let (saved, loaded) = transfer(&source, &destination, here, there);
+        assert!(
+            matches!(saved.result, Err(SaveError::Read { source, .. }) if source.errno == Errno(libc::EIO))
+        );
+        let Err(LoadError::Stream(StreamError::Aborted { reason, .. })) = &loaded.result else {
+            panic!("{:?}", loaded.result)
+        };
+        assert!(reason.contains("EIO"), "{reason}");
+        let stands = matches!(saved.vf, Ok(Settled::Stopped(_)));
+        assert_eq!((stands, source.kernel().resets), (kept, usize::from(!kept)));
+        source.assert_clean_use();
+        assert_reset(&loaded, &destination);
+    }
+}
+
+#[test]
+fn a_stuck_producer_is_given_up_at_its_deadline() {
+    let source = FakeVf::new(packets(SIZE), RING);
+    source.kernel().read_most = 1 << 20;
+    source.kernel().stuck_at = Some(1 << 20);
+    let destination = FakeVf::new(packets(9), RING);
+    let (here, there) = tcp();
+    let started = Instant::now();
+    let (saved, loaded) = transfer(&source, &destination, here, there);
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    let Err(SaveError::Stalled { source: error, .. }) = &saved.result else {
+        panic!("{:?}", saved.result)
+    };
+    assert_eq!(error.errno, Errno(libc::EINTR));
+    assert!(
+        matches!(saved.vf, Ok(Settled::Running(ref vf)) if matches!(vf.outcome, Outcome::Reset { .. }))
+    );
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_malformed_state_at_the_source_is_not_passed_on() {
+    let mut content = packets(SIZE);
+    content[24 + 16] = 9;
+    let (source, destination) = (FakeVf::new(content, RING), FakeVf::new(packets(9), RING));
+    let (here, there) = tcp();
+    let (saved, loaded) = transfer(&source, &destination, here, there);
+    assert!(
+        matches!(saved.result, Err(SaveError::Malformed(_))),
+        "{:?}",
+        saved.result
+    );
+    assert_kept(&saved);
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_peer_that_goes_away_leaves_the_vf_its_state() {
+    for take in [0, 10, 5000, 2 << 20] {
+        let source = FakeVf::new(packets(SIZE), RING);
+        let (here, mut there) = tcp();
+        let saved = thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut taken = vec![0; take];
+                there.read_exact(&mut taken).unwrap();
+            });
+            save(stopped(&source), Peer::new(here), &manifest(), &short())
+        });
+        assert!(saved.result.is_err());
+        assert_kept(&saved);
+        assert_eq!(source.kernel().resets, 0);
+        source.assert_clean_use();
+    }
+}
+
+#[test]
+fn without_a_receipt_the_source_does_not_know_and_says_so() {
+    let source = FakeVf::new(packets(4096), RING);
+    let (here, mut there) = UnixStream::pair().unwrap();
+    let saved = thread::scope(|scope| {
+        scope.spawn(move || {
+            // The whole stream is far below what one read takes.
+            let mut all = vec![0; 1 << 20];
+            let mut got = 0;
+            while !all[..got]
+                .windows(8)
+                .any(|bytes| bytes == [2, 0, 0, 0, 0, 0, 0, 0])
+                || got < 500
+            {
+                match there.read(&mut all[got..]).unwrap() {
+                    0 => break,
+                    count => got += count,
+                }
+            }
+            thread::sleep(Duration::from_millis(100));
+        });
+        save(stopped(&source), Peer::new(here), &manifest(), &short())
+    });
+    assert!(
+        matches!(
+            saved.result,
+            Err(SaveError::Unconfirmed(_) | SaveError::PeerLost(_) | SaveError::Stream(_))
+        ),
+        "{:?}",
+        saved.result
+    );
+    assert_kept(&saved);
+}
+
+/// The bytes of a stream, as a file holds them.
+fn stream_bytes() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let source = FakeVf::new(packets(4096), RING);
+    let sink = FileSink::new(PendingFile::create(&path).unwrap());
+    save(stopped(&source), sink, &manifest(), &short())
+        .result
+        .unwrap();
+    std::fs::read(&path).unwrap()
+}
+
+/// Loads what may be no good stream; a failure leaves the VF untouched or reset.
+#[track_caller]
+fn assert_refused(bytes: &[u8], what: &str) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    let Ok(incoming) = Incoming::open(file) else {
+        return;
+    };
+    let destination = FakeVf::new(packets(9), RING);
+    let context = Context {
+        interrupt: None,
+        ..short()
+    };
+    let loaded = load(stopped(&destination), incoming, expectation(), &context);
+    assert!(loaded.result.is_err(), "{what}");
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_stream_that_is_cut_anywhere_is_refused() {
+    let bytes = stream_bytes();
+    for length in 0..bytes.len() {
+        assert_refused(&bytes[..length], &format!("cut at {length}"));
+    }
+}
+
+#[test]
+fn a_stream_with_any_byte_altered_is_refused() {
+    let bytes = stream_bytes();
+    for at in 0..bytes.len() {
+        let mut altered = bytes.clone();
+        altered[at] ^= 0x10;
+        assert_refused(&altered, &format!("altered at {at}"));
+    }
+}
+
+#[test]
+fn a_silent_sender_is_given_up_at_the_deadline() {
+    let destination = FakeVf::new(packets(9), RING);
+    let (mut here, there) = tcp();
+    let mut context = short();
+    context.deadlines.network = Duration::from_millis(200);
+    let bytes = stream_bytes();
+    here.write_all(&bytes[..bytes.len() - 200]).unwrap();
+    let started = Instant::now();
+    let loaded = receive(&destination, there, &context);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(
+        matches!(
+            loaded.result,
+            Err(LoadError::Stream(StreamError::Io { .. }))
+        ),
+        "{:?}",
+        loaded.result
+    );
+    assert_reset(&loaded, &destination);
+}
+
+#[test]
+fn a_cancelled_load_leaves_the_vf_clean() {
+    let destination = FakeVf::new(packets(9), RING);
+    let (mut here, there) = tcp();
+    let bytes = stream_bytes();
+    here.write_all(&bytes[..bytes.len() - 200]).unwrap();
+    let context = short();
+    let cancel = context.cancel.clone();
+    let loaded = thread::scope(|scope| {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            cancel.cancel();
+        });
+        receive(&destination, there, &context)
+    });
+    assert!(
+        matches!(loaded.result, Err(LoadError::Cancelled)),
+        "{:?}",
+        loaded.result
+    );
+    assert_reset(&loaded, &destination);
+}
