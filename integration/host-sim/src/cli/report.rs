@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `host-sim status` and `host-sim env`.
 
+use std::path::{Path, PathBuf};
+
 use host_sim::host::{Host, HostConfig};
 use host_sim::vf::{Effect, FaultStatus, Status};
 use serde::Serialize;
 
 use super::Error;
 
+/// What a VMM preloads.
+const LIBRARY: &str = "libhost_sim.so";
+
 #[derive(Serialize)]
 struct Report<'a> {
-    dir: &'a std::path::Path,
+    dir: &'a Path,
     config: &'a HostConfig,
     open_fds: usize,
     vfs: Vec<Status>,
@@ -85,8 +90,8 @@ fn describe(fault: &FaultStatus) -> String {
     };
     let left = match (fault.left.count, fault.left.nth) {
         (0, _) => "over".into(),
-        (count, 1) => format!("at the next {count}"),
-        (count, nth) => format!("at {count} from the {nth}th on"),
+        (count, 1) => format!("at the next {count} calls"),
+        (count, nth) => format!("at {count} calls from number {nth} on"),
     };
     format!(
         "{} {effect}, {left}, hit {} so far",
@@ -97,11 +102,20 @@ fn describe(fault: &FaultStatus) -> String {
 /// Prints the variables that make a process see `host`.
 pub fn env(host: &Host) -> Result<(), Error> {
     let executable = std::env::current_exe().map_err(Error::Executable)?;
-    let library = executable.with_file_name("libhost_sim.so");
-    if !library.exists() {
-        return Err(Error::NoLibrary(library));
-    }
+    let library = library_of(&executable)
+        .ok_or_else(|| Error::NoLibrary(executable.with_file_name(LIBRARY)))?;
     println!("LD_PRELOAD={}", library.display());
     println!("HOST_SIM={}", host.dir().display());
     Ok(())
+}
+
+/// The library beside `executable` or, where `cargo test` leaves it, in `deps`: of two the newer one, since the other was
+/// built from something else.
+fn library_of(executable: &Path) -> Option<PathBuf> {
+    let deps = executable.parent()?.join("deps").join(LIBRARY);
+    [executable.with_file_name(LIBRARY), deps]
+        .into_iter()
+        .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
+        .max_by_key(|(modified, _)| *modified)
+        .map(|(_, path)| path)
 }

@@ -3,6 +3,8 @@
 //!
 //! Main GT: registers 0x010 to 0x02f, accumulator, completed jobs, pattern. Media GT: a pattern from the first byte.
 
+use std::ops::Range;
+
 /// Bytes of the engine's state at the start of the main GT's payload.
 pub(super) const HEAD_SIZE: usize = 40;
 
@@ -34,23 +36,42 @@ impl<'a> Payload<'a> {
 
     /// Writes the bytes from `position` on into `buf`.
     pub fn fill(&self, position: u64, buf: &mut [u8]) {
-        for (byte, at) in buf.iter_mut().zip(position..) {
-            *byte = self.byte(at);
-        }
+        self.each_piece(position, buf.len(), |range, bytes| {
+            buf[range].copy_from_slice(bytes);
+            true
+        });
     }
 
     /// Whether the bytes from `position` on are `buf`.
     pub fn holds(&self, position: u64, buf: &[u8]) -> bool {
-        buf.iter()
-            .zip(position..)
-            .all(|(byte, at)| *byte == self.byte(at))
+        self.each_piece(position, buf.len(), |range, bytes| buf[range] == *bytes)
     }
 
-    fn byte(&self, at: u64) -> u8 {
-        match usize::try_from(at).ok().and_then(|at| self.head.get(at)) {
-            Some(byte) => *byte,
-            None => mix(self.seed.wrapping_add(at / 8)).to_le_bytes()[(at % 8) as usize],
+    /// Hands `len` bytes from `position` on to `take`, piece by piece, as long as it answers true; whether it always did.
+    fn each_piece(
+        &self,
+        position: u64,
+        len: usize,
+        mut take: impl FnMut(Range<usize>, &[u8]) -> bool,
+    ) -> bool {
+        let mut done = 0;
+        while done < len {
+            let at = position + done as u64;
+            let word;
+            let piece = match usize::try_from(at).ok().and_then(|at| self.head.get(at..)) {
+                Some(head) if !head.is_empty() => head,
+                _ => {
+                    word = mix(self.seed.wrapping_add(at / 8)).to_le_bytes();
+                    &word[(at % 8) as usize..]
+                }
+            };
+            let piece = &piece[..piece.len().min(len - done)];
+            if !take(done..done + piece.len(), piece) {
+                return false;
+            }
+            done += piece.len();
         }
+        true
     }
 }
 

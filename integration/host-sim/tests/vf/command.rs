@@ -130,7 +130,7 @@ fn a_fault_set_by_the_command_hits_a_process_that_has_the_vf_open() {
     succeeds(&fault, host.host.dir());
     assert!(
         succeeds(&["status"], host.host.dir())
-            .contains("fault: map-dma ENOMEM, at 2 from the 2th on")
+            .contains("fault: map-dma ENOMEM, at 2 calls from number 2 on")
     );
     let answers: Vec<_> = (0..4)
         .map(|_| vf.faults().check(Op::MapDma).err())
@@ -145,6 +145,21 @@ fn a_fault_set_by_the_command_hits_a_process_that_has_the_vf_open() {
     );
     succeeds(&["fault", "--clear"], host.host.dir());
     assert!(vf.faults().list().is_empty());
+}
+
+#[test]
+fn the_environment_names_the_library_beside_the_command_and_the_host() {
+    let host = TestHost::new(&small());
+    let printed = succeeds(&["env"], host.host.dir());
+    let variables: Vec<_> = printed
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    let [("LD_PRELOAD", library), ("HOST_SIM", dir)] = variables[..] else {
+        panic!("not the two variables: {printed}")
+    };
+    assert!(Path::new(library).is_file());
+    assert_eq!(Path::new(dir), host.host.dir());
 }
 
 #[test]

@@ -358,10 +358,10 @@ fn a_ggtt_address_that_does_not_translate_stops_the_ring() {
 #[test]
 fn dma_without_a_mapping_stops_the_ring() {
     stops_the_ring(status::DMA_FAULT, job(1), |vf| {
-        write_pte(vf, 1, 0x7000 | abi::PTE_VALID)
+        write_pte(vf, 1, 0x7000 | abi::PTE_VALID);
     });
     stops_the_ring(status::DMA_FAULT, job(1), |vf| {
-        write_pte(vf, 3, (IOVA + 0x4000) | abi::PTE_VALID)
+        write_pte(vf, 3, (IOVA + 0x4000) | abi::PTE_VALID);
     });
 }
 
@@ -390,14 +390,14 @@ fn a_block_outside_the_quota_stops_the_ring() {
 fn ring_registers_that_make_no_sense_stop_the_ring() {
     for entries in [0, 3, 2048] {
         stops_the_ring(status::RING_SETUP, job(1), |vf| {
-            write32(vf, reg::RING_ENTRIES, entries)
+            write32(vf, reg::RING_ENTRIES, entries);
         });
     }
     stops_the_ring(status::RING_SETUP, job(1), |vf| {
-        write32(vf, reg::RING_TAIL, 17)
+        write32(vf, reg::RING_TAIL, 17);
     });
     stops_the_ring(status::RING_SETUP, job(1), |vf| {
-        write32(vf, reg::RING_BASE, 8)
+        write32(vf, reg::RING_BASE, 8);
     });
 }
 

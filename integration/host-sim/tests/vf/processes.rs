@@ -74,7 +74,7 @@ impl Other {
 
     /// As SIGKILL does it, once `holds`.
     #[track_caller]
-    fn is_killed_once(mut self, mut holds: impl FnMut() -> bool) {
+    fn killed_once(mut self, mut holds: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !holds() {
             assert!(
@@ -152,7 +152,7 @@ fn a_process_that_dies_within_an_arc_leaves_a_vf_that_needs_a_reset() {
     };
     vf.faults().add(&spec).expect("room for a fault");
     Other::start(&host, "set")
-        .is_killed_once(|| vf.status().under_way.as_deref() == Some("RUNNING_P2P->STOP"));
+        .killed_once(|| vf.status().under_way.as_deref() == Some("RUNNING_P2P->STOP"));
     assert_eq!(state(&vf), State::RunningP2p, "the step reached");
     only_a_reset_helps(&vf);
 }
@@ -168,7 +168,7 @@ fn a_reader_that_dies_blocked_leaves_a_save_that_has_failed() {
         effect: Effect::Stuck,
     };
     vf.faults().add(&spec).expect("room for a fault");
-    Other::start(&host, "save").is_killed_once(|| vf.faults().list().iter().any(|f| f.fired == 1));
+    Other::start(&host, "save").killed_once(|| vf.faults().list().iter().any(|f| f.fired == 1));
     vf.faults().clear(None);
     assert_eq!(
         vf.data_read(host_sim::vf::SessionId(1), &mut [0; 8]),
@@ -191,7 +191,7 @@ fn a_process_that_dies_within_a_job_leaves_a_vf_that_needs_a_reset() {
     let other = Other::start(&host, "job");
     std::thread::scope(|scope| {
         let mut suspend = None;
-        other.is_killed_once(|| match &suspend {
+        other.killed_once(|| match &suspend {
             None if read32(&vf, reg::SCRATCH) == 1 => {
                 suspend = Some((
                     Instant::now(),
@@ -229,8 +229,7 @@ fn a_process_that_dies_within_a_reset_leaves_a_vf_that_a_reset_helps() {
         effect: Effect::Stuck,
     };
     vf.faults().add(&spec).expect("room for a fault");
-    Other::start(&host, "reset")
-        .is_killed_once(|| vf.status().under_way.as_deref() == Some("reset"));
+    Other::start(&host, "reset").killed_once(|| vf.status().under_way.as_deref() == Some("reset"));
     vf.faults().clear(None);
     vf.reset().expect("reset");
     assert_eq!(vf.status().under_way, None);
