@@ -9,7 +9,8 @@ use xe_vfio_device::stream::frame::{
     FRAME_HEADER_SIZE, FrameError, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble,
 };
 use xe_vfio_device::stream::{
-    DecodeError, DecodeFault, Decoder, Event, Limits, Manifest, Opening, Place, StreamError,
+    AttemptId, DecodeError, DecodeFault, Decoder, Event, Limits, Manifest, Opening, Place,
+    StreamError,
 };
 
 /// Decodes `bytes` as far as they go; answers the state that was handed out and how it ended.
@@ -169,11 +170,12 @@ fn preamble(change: impl Fn(&mut [u8])) -> [u8; PREAMBLE_SIZE] {
         manifest_version: 1,
         manifest_length: blob.len() as u32,
         manifest_checksum: 0,
+        attempt: AttemptId::NONE,
     }
     .encode();
     change(&mut bytes);
-    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..32]);
-    bytes[32..].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..48]);
+    bytes[48..].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
 
@@ -285,6 +287,7 @@ fn a_manifest_is_decoded_only_when_its_checksum_holds() {
         manifest_version: Manifest::newest_version(),
         manifest_length: 300,
         manifest_checksum: xxhash_rust::xxh3::xxh3_64(&blob),
+        attempt: AttemptId::NONE,
     };
     let refused = fault(&[&preamble.encode()[..], &blob].concat());
     assert!(matches!(refused, DecodeFault::Manifest(_)), "{refused:?}");

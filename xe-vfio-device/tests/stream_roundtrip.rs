@@ -7,7 +7,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use proptest::prelude::*;
 use support::*;
-use xe_vfio_device::stream::{Limits, Opening, StreamError, Totals, Writer};
+use xe_vfio_device::stream::{AttemptId, Limits, Opening, StreamError, Totals, Writer};
 use xe_vfio_device::xe::{Account, Expectation, Parser};
 
 /// Reads at most so many bytes at a time, with interruptions.
@@ -100,8 +100,8 @@ proptest! {
 fn a_payload_larger_than_a_frame_is_sent_as_several() {
     let state = packets(&[3]).concat();
     let mut bytes = Vec::new();
-    let mut writer =
-        Writer::with_frame_max(&mut bytes, &manifest(1), 1000).expect("a vector takes all");
+    let mut writer = Writer::for_attempt(&mut bytes, &manifest(1), 1000, AttemptId(7))
+        .expect("a vector takes all");
     writer.frame(&state).expect("a vector takes all");
     writer.frame(&[]).expect("nothing to send");
     assert_eq!(writer.totals().frames, state.len().div_ceil(1000) as u64);
@@ -114,6 +114,7 @@ fn a_payload_larger_than_a_frame_is_sent_as_several() {
         reader.next(&mut buf).expect("a frame"),
         Some(&state[..1000])
     );
+    assert_eq!(reader.attempt(), AttemptId(7));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn a_header_of_another_version_type_or_with_flags_is_refused_before_the_kernel_s
         let mut input = descriptor();
         input[at] = value;
         let (emitted, result) = parse(expectation(1), &input, &[1]);
-        assert_eq!(emitted, []);
+        assert!(emitted.is_empty());
         let error = result.expect_err("a bad header");
         assert_eq!(
             error,

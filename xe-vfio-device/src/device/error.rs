@@ -81,7 +81,7 @@ pub enum DeviceError {
         now: String,
         /// Why it failed.
         #[source]
-        source: TransitionError,
+        source: Box<TransitionError>,
     },
     /// The state did not leave.
     #[error("{id} was not saved; {now}")]
@@ -150,7 +150,7 @@ pub enum DeviceError {
         id: String,
         /// Why.
         #[source]
-        source: ProbeError,
+        source: Box<ProbeError>,
     },
     /// The manifest is not valid.
     #[error("The manifest of {id} is not valid")]
@@ -159,7 +159,7 @@ pub enum DeviceError {
         id: String,
         /// Why.
         #[source]
-        source: ManifestError,
+        source: Box<ManifestError>,
     },
     /// A call that changes no state failed.
     #[error("{id} cannot be asked")]
@@ -177,7 +177,7 @@ pub enum DeviceError {
         id: String,
         /// Why.
         #[source]
-        source: EndpointError,
+        source: Box<EndpointError>,
     },
     /// A stream's opening is not good.
     #[error("The stream for {id} cannot be opened")]
@@ -186,7 +186,7 @@ pub enum DeviceError {
         id: String,
         /// Why.
         #[source]
-        source: StreamError,
+        source: Box<StreamError>,
     },
     /// A file cannot be opened or created.
     #[error("{path} cannot be opened for the state of {id}")]
@@ -217,7 +217,7 @@ pub enum DeviceError {
         id: String,
         /// Why.
         #[source]
-        source: SnapshotError,
+        source: Box<SnapshotError>,
     },
     /// What the VF writes cannot be known.
     #[error("What {id} writes to guest memory cannot be known")]
@@ -226,7 +226,7 @@ pub enum DeviceError {
         id: String,
         /// Why.
         #[source]
-        source: DirtyError,
+        source: Box<DirtyError>,
     },
 }
 

@@ -121,7 +121,7 @@ impl fmt::Display for GroupReport {
             match outcome {
                 Ok(Outcome::GpuStateKept) => write!(f, "{id} has its GPU state")?,
                 Ok(Outcome::Reset { why }) => {
-                    write!(f, "{id} was reset because {why}, its GPU state is lost")?
+                    write!(f, "{id} was reset because {why}, its GPU state is lost")?;
                 }
                 Err(error) => write!(f, "{error}")?,
             }
@@ -138,7 +138,7 @@ pub struct GroupError {
     pub step: &'static str,
     /// The member that failed first, and why.
     #[source]
-    pub source: DeviceError,
+    pub source: Box<DeviceError>,
     /// What became of all of them.
     pub report: GroupReport,
 }
@@ -208,7 +208,7 @@ impl<'a> DeviceGroup<'a> {
             .and_then(|()| self.all("go to RUNNING", |member| member.run()))
             .map_err(|(step, source)| GroupError {
                 step,
-                source,
+                source: Box::new(source),
                 report: self.reset(),
             })
     }
@@ -240,7 +240,7 @@ impl<'a> DeviceGroup<'a> {
     fn rolled_back(&self, (step, source): (&'static str, DeviceError)) -> GroupError {
         GroupError {
             step,
-            source,
+            source: Box::new(source),
             report: self.give_back(),
         }
     }

@@ -57,7 +57,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             .identity()
             .map_err(|source| DeviceError::Identity {
                 id: self.id.clone(),
-                source,
+                source: Box::new(source),
             })?;
         let mut manifest = Manifest::new(&self.id, &identity);
         manifest.migration_flags = flags.0;
@@ -71,7 +71,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         manifest.stop_copy_length = device.stop_copy_length().unwrap_or(0);
         manifest.encode().map_err(|source| DeviceError::Manifest {
             id: self.id.clone(),
-            source,
+            source: Box::new(source),
         })?;
         self.shared().manifest = Some(manifest.clone());
         Ok(manifest)
@@ -272,7 +272,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 id: self.id.clone(),
                 why,
                 now,
-                source,
+                source: Box::new(source),
             }),
         )
     }

@@ -25,7 +25,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
     fn endpoint(&self, url: &str) -> Result<Endpoint, DeviceError> {
         url.parse().map_err(|source| DeviceError::Endpoint {
             id: self.device_id().to_owned(),
-            source,
+            source: Box::new(source),
         })
     }
 }
@@ -101,7 +101,7 @@ impl<P: Passthrough> Transportable for XeVfioDevice<P> {
         let manifest = snapshot.manifest().map_err(|source| {
             failed(DeviceError::Snapshot {
                 id: self.device_id().to_owned(),
-                source,
+                source: Box::new(source),
             })
         })?;
         if manifest.device_id != self.device_id() {
@@ -126,7 +126,7 @@ impl<P: Passthrough> Transportable for XeVfioDevice<P> {
         let snapshot = VfSnapshot::new(&manifest, None).map_err(|source| {
             failed(DeviceError::Manifest {
                 id: self.device_id().to_owned(),
-                source,
+                source: Box::new(source),
             })
         })?;
         Snapshot::new_from_state(&snapshot)
@@ -210,7 +210,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
     fn not_known(&self, source: crate::dirty::DirtyError) -> DeviceError {
         DeviceError::Dirty {
             id: self.device_id().to_owned(),
-            source,
+            source: Box::new(source),
         }
     }
 }

@@ -132,8 +132,10 @@ impl<P: Passthrough> XeVfioDevice<P> {
             doing: "saved",
             source,
         })?;
-        VfSnapshot::new(&manifest, Some(pci_state))
-            .map_err(|source| DeviceError::Manifest { id: id(), source })
+        VfSnapshot::new(&manifest, Some(pci_state)).map_err(|source| DeviceError::Manifest {
+            id: id(),
+            source: Box::new(source),
+        })
     }
 
     /// Takes the PCI state of a snapshot over, after [`XeVfioDevice::check`] of its manifest. The VF's state does not change.
@@ -143,7 +145,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
     pub fn restore_snapshot(&self, snapshot: &VfSnapshot) -> Result<(), DeviceError> {
         let bad = |source| DeviceError::Snapshot {
             id: self.id.clone(),
-            source,
+            source: Box::new(source),
         };
         let manifest = snapshot.manifest().map_err(bad)?;
         if manifest.device_id != self.id {

@@ -8,7 +8,7 @@ use super::{DeviceError, Passthrough, XeVfioDevice};
 use crate::state::{
     AnyVf, DeviceState, Outcome, Recovered, ResetReason, Settled, Stuck, reset_to_running,
 };
-use crate::stream::Manifest;
+use crate::stream::{AttemptId, Manifest};
 use crate::transfer::{
     Connection, Endpoint, FileSink, Incoming, LoadReport, Loaded, Peer, PendingFile, Phase,
     SaveReport, Saved, Sink, Source, load, save, stream_path,
@@ -129,7 +129,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         let deadlines = &self.options.deadlines;
         let opening = |source| DeviceError::Opening {
             id: self.id.clone(),
-            source,
+            source: Box::new(source),
         };
         if let Endpoint::File(path) = endpoint {
             let file_error = |source| DeviceError::File {
@@ -164,6 +164,19 @@ impl<P: Passthrough> XeVfioDevice<P> {
             return Err(DeviceError::OtherDevice {
                 id: id(),
                 found: incoming.device_id().to_owned(),
+            });
+        }
+        let (found, present) = (incoming.attempt(), self.shared().attempt);
+        let expected = if S::ENDS_WITH_STREAM {
+            AttemptId::NONE
+        } else {
+            present
+        };
+        if found != expected {
+            return Err(DeviceError::OtherAttempt {
+                id: id(),
+                found,
+                expected,
             });
         }
         for mismatch in self.check(incoming.manifest())? {
@@ -246,7 +259,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
     fn no_way(&self, source: crate::transfer::EndpointError) -> DeviceError {
         DeviceError::Endpoint {
             id: self.id.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::attempt::AttemptId;
 use super::fault::{DecodeError, DecodeFault, Place};
 use super::frame::{
     self, END_SIZE, End, FRAME_DEFAULT, FRAME_HEADER_SIZE, FRAME_MAX, FrameHeader, FrameType,
@@ -65,6 +66,7 @@ pub struct Decoder {
     limits: Limits,
     step: Step,
     frame_max: u32,
+    attempt: AttemptId,
     /// Data frames so far, which is the number of the frame in turn.
     sequence: u64,
     payload_bytes: u64,
@@ -83,6 +85,7 @@ impl Decoder {
             },
             step: Step::Preamble,
             frame_max: 0,
+            attempt: AttemptId::NONE,
             sequence: 0,
             payload_bytes: 0,
             offset: 0,
@@ -104,6 +107,11 @@ impl Decoder {
     /// Whether the stream ended, by end record, abort or error.
     pub fn has_ended(&self) -> bool {
         matches!(self.step, Step::Ended)
+    }
+
+    /// The attempt that the stream belongs to; known once the manifest is.
+    pub fn attempt(&self) -> AttemptId {
+        self.attempt
     }
 
     /// What was received so far.
@@ -178,6 +186,7 @@ impl Decoder {
             self.limits.frame,
         )?;
         self.frame_max = preamble.frame_max;
+        self.attempt = preamble.attempt;
         self.digest.update(bytes);
         self.step = Step::Manifest(preamble);
         Ok(Event::More)

@@ -7,6 +7,7 @@
 
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::attempt::AttemptId;
 use super::frame::{
     END_SIZE, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble, REASON_MAX,
     Totals,
@@ -25,17 +26,22 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Begins a stream whose data frames have at most `frame_max` bytes; answers it with the opening's bytes.
+    /// Begins a stream of `attempt` whose data frames have at most `frame_max` bytes; answers it with the opening's bytes.
     ///
     /// # Errors
     /// [`ManifestError`] when the manifest cannot be encoded.
-    pub fn new(manifest: &Manifest, frame_max: u32) -> Result<(Self, Vec<u8>), ManifestError> {
+    pub fn new(
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+    ) -> Result<(Self, Vec<u8>), ManifestError> {
         let blob = manifest.encode()?;
         let preamble = Preamble {
             frame_max,
             manifest_version: Manifest::newest_version(),
             manifest_length: blob.len() as u32,
             manifest_checksum: xxh3_64(&blob),
+            attempt,
         }
         .encode();
         let mut digest = Xxh3Default::new();

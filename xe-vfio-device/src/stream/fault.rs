@@ -91,7 +91,7 @@ pub struct DecodeError {
 /// A piece of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// The first 40 bytes.
+    /// The first 56 bytes.
     Preamble,
     /// The manifest.
     Manifest,

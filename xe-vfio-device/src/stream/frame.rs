@@ -7,6 +7,7 @@
 use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use super::attempt::AttemptId;
 use crate::xe::{ByKind, PacketType, Tally};
 
 /// First bytes of a stream. The line ends and the high bit show a transfer that treated it as text.
@@ -14,7 +15,7 @@ pub const MAGIC: [u8; 8] = *b"\x89XEVF\r\n\x1a";
 /// The format version of docs/stream-format.md.
 pub const FORMAT_VERSION: u16 = 1;
 /// Bytes of a preamble.
-pub const PREAMBLE_SIZE: usize = 40;
+pub const PREAMBLE_SIZE: usize = 56;
 /// Bytes of a frame header.
 pub const FRAME_HEADER_SIZE: usize = 24;
 /// Bytes of an end record.
@@ -60,7 +61,7 @@ pub enum FrameError {
     Type(u16),
 }
 
-/// The first 40 bytes of a stream.
+/// The first 56 bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preamble {
     /// Most payload bytes of any data frame that follows.
@@ -71,6 +72,8 @@ pub struct Preamble {
     pub manifest_length: u32,
     /// xxh3-64 of the manifest.
     pub manifest_checksum: u64,
+    /// The attempt at a migration that the stream belongs to.
+    pub attempt: AttemptId,
 }
 
 impl Preamble {
@@ -83,8 +86,9 @@ impl Preamble {
         bytes[16..18].copy_from_slice(&self.manifest_version.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.manifest_length.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.manifest_checksum.to_le_bytes());
-        let checksum = xxh3_64(&bytes[..32]);
-        bytes[32..40].copy_from_slice(&checksum.to_le_bytes());
+        bytes[32..48].copy_from_slice(&self.attempt.0.to_le_bytes());
+        let checksum = xxh3_64(&bytes[..48]);
+        bytes[48..56].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 
@@ -101,7 +105,7 @@ impl Preamble {
         if version != FORMAT_VERSION {
             return Err(FrameError::Version(version));
         }
-        let (found, computed) = (u64::from_le_bytes(array(bytes, 32)), xxh3_64(&bytes[..32]));
+        let (found, computed) = (u64::from_le_bytes(array(bytes, 48)), xxh3_64(&bytes[..48]));
         if found != computed {
             return Err(FrameError::Preamble { found, computed });
         }
@@ -118,6 +122,7 @@ impl Preamble {
             manifest_version: u16::from_le_bytes(array(bytes, 16)),
             manifest_length: u32::from_le_bytes(array(bytes, 20)),
             manifest_checksum: u64::from_le_bytes(array(bytes, 24)),
+            attempt: AttemptId(u128::from_le_bytes(array(bytes, 32))),
         })
     }
 }

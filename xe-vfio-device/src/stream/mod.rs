@@ -8,6 +8,7 @@
 //! `frame`, `encode` and `decode` know bytes and no I/O; `writer` and `reader` put them on `Write` and `Read`. Timeouts belong to
 //! whoever owns the connection.
 
+pub mod attempt;
 pub mod decode;
 pub mod encode;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod reader;
 pub mod receipt;
 pub mod writer;
 
+pub use attempt::{AttemptId, AttemptIdError};
 pub use decode::{Decoder, Event, Limits};
 pub use encode::Encoder;
 pub use error::StreamError;

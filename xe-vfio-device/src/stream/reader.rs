@@ -6,6 +6,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
+use super::attempt::AttemptId;
 use super::decode::{Decoder, Event, Limits};
 use super::error::StreamError;
 use super::frame::{End, FRAME_HEADER_SIZE, PREAMBLE_SIZE, Totals};
@@ -76,6 +77,11 @@ impl<R: Read> Reader<R> {
             }),
             Event::More | Event::Manifest(_) => Err(StreamError::Over),
         }
+    }
+
+    /// The attempt that the stream belongs to.
+    pub fn attempt(&self) -> AttemptId {
+        self.decoder.attempt()
     }
 
     /// What was received so far; everything after the end.

@@ -7,6 +7,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 
+use super::attempt::AttemptId;
 use super::encode::Encoder;
 use super::error::StreamError;
 use super::frame::{FRAME_DEFAULT, FRAME_MAX, Totals};
@@ -21,25 +22,26 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a stream with frames of up to 1 MiB, sends its opening and flushes.
+    /// Begins a stream that belongs to no attempt, with frames of up to 1 MiB, sends its opening and flushes.
     ///
     /// # Errors
     /// [`StreamError::Manifest`] and [`StreamError::Io`].
     pub fn new(inner: W, manifest: &Manifest) -> Result<Self, StreamError> {
-        Self::with_frame_max(inner, manifest, FRAME_DEFAULT)
+        Self::for_attempt(inner, manifest, FRAME_DEFAULT, AttemptId::NONE)
     }
 
-    /// As [`Writer::new`] with frames of up to `frame_max` bytes (1 byte to 16 MiB; other values are brought into these
+    /// As [`Writer::new`] for an attempt at a migration, with frames of up to `frame_max` bytes (1 byte to 16 MiB; other values are brought into these
     /// bounds). A reader refuses the stream when its [`Limits::frame`](super::Limits::frame) is smaller.
     ///
     /// # Errors
     /// [`StreamError::Manifest`] and [`StreamError::Io`].
-    pub fn with_frame_max(
+    pub fn for_attempt(
         mut inner: W,
         manifest: &Manifest,
         frame_max: u32,
+        attempt: AttemptId,
     ) -> Result<Self, StreamError> {
-        let (encoder, opening) = Encoder::new(manifest, frame_max.clamp(1, FRAME_MAX))?;
+        let (encoder, opening) = Encoder::new(manifest, frame_max.clamp(1, FRAME_MAX), attempt)?;
         last(&mut inner, 0, &opening)?;
         Ok(Self {
             inner,

@@ -10,7 +10,7 @@ use super::deadlines::Deadlines;
 use super::shared::Shared;
 use super::sink::Peer;
 use crate::stream::{
-    Limits, Manifest, Opening, Reader, Receipt, ReceiptError, StreamError, VfOutcome,
+    AttemptId, Limits, Manifest, Opening, Reader, Receipt, ReceiptError, StreamError, VfOutcome,
 };
 
 /// Where a load comes from.
@@ -158,6 +158,11 @@ impl<S: Source> Incoming<S> {
     /// The device that the stream is for.
     pub fn device_id(&self) -> &str {
         &self.manifest.device_id
+    }
+
+    /// The attempt that the stream belongs to; none in a file.
+    pub fn attempt(&self) -> AttemptId {
+        self.reader.attempt()
     }
 
     /// Turns the sender away without touching a VF; it reads `reason`.

@@ -7,7 +7,6 @@
 //! [`Cancel`] ends a transfer from another thread, [`Deadlines`] end one that makes no progress, and [`Progress`] says how far it
 //! is; none of them needs a lock that a transfer holds. [`Endpoint`] is a URL, [`Connection`] what a VMM may bring itself.
 
-mod attempt;
 mod buffer;
 mod cancel;
 mod connection;
@@ -25,7 +24,6 @@ mod sink;
 mod tests;
 mod watchdog;
 
-pub use attempt::{AttemptId, AttemptIdError};
 pub use cancel::{Cancel, Registration};
 pub use connection::{Closer, Connection};
 pub use deadlines::Deadlines;
@@ -39,6 +37,7 @@ pub use save::{SaveReport, Saved, save};
 pub use sink::{FileSink, Peer, Sink};
 pub use watchdog::WatchError;
 
+pub use crate::stream::AttemptId;
 use crate::uapi::InterruptSignal;
 
 /// What a transfer works with besides the VF and the stream.

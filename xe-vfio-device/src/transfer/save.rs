@@ -99,11 +99,16 @@ impl<S: Sink> Job<'_, S> {
         if self.context.cancel.is_cancelled() {
             return untouched(vf, SaveError::Cancelled);
         }
-        let writer =
-            match Writer::with_frame_max(self.sink.clone(), self.manifest, BUFFER_SIZE as u32) {
-                Ok(writer) => writer,
-                Err(error) => return untouched(vf, self.broken(error)),
-            };
+        let attempt = self.sink.get().attempt(self.context.attempt);
+        let writer = match Writer::for_attempt(
+            self.sink.clone(),
+            self.manifest,
+            BUFFER_SIZE as u32,
+            attempt,
+        ) {
+            Ok(writer) => writer,
+            Err(error) => return untouched(vf, self.broken(error)),
+        };
         let mut buffer = Buffer::new();
 
         self.context.progress.enter(Phase::Enter);
