@@ -113,7 +113,7 @@ pub fn env(host: &Host) -> Result<(), Error> {
 /// built from something else.
 fn library_of(executable: &Path) -> Option<PathBuf> {
     let deps = executable.parent()?.join("deps").join(LIBRARY);
-    [executable.with_file_name(LIBRARY), deps]
+    [deps, executable.with_file_name(LIBRARY)]
         .into_iter()
         .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
         .max_by_key(|(modified, _)| *modified)
