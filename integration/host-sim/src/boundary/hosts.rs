@@ -9,12 +9,12 @@ use super::config_space::ConfigSpace;
 use super::ioas::Ioas;
 use super::irqs::Irqs;
 use super::lock::{FileLock, Lock, c_path};
-use super::{engine, object, paths, sys, sysfs, table, worker};
+use super::{engine, object, paths, sys, table, worker};
 use crate::host::Host;
 use crate::vf::{Errno, Op, Vf};
 
 /// Most hosts in one process.
-pub const LIMIT: usize = 8;
+pub const LIMIT: usize = 64;
 
 static HOSTS: [OnceLock<Arc<Attached>>; LIMIT] = [const { OnceLock::new() }; LIMIT];
 static ATTACHED: AtomicU32 = AtomicU32::new(0);
@@ -33,7 +33,7 @@ pub enum AttachError {
     #[error("Cannot attach to two hosts that both have {0}: bring one up with other numbers")]
     Clash(String),
     /// Too many hosts.
-    #[error("Cannot attach to more than 8 hosts in one process")]
+    #[error("Cannot attach to more than 64 hosts in one process")]
     TooMany,
 }
 
@@ -140,26 +140,24 @@ pub fn attach(dir: &Path) -> Result<(), AttachError> {
             }
         }
     }
-    if !dir.join("sys").exists() {
-        sysfs::create(&host).map_err(AttachError::Files)?;
-    }
     let open = dir.join("open");
-    std::fs::create_dir_all(&open).map_err(AttachError::Files)?;
     let device = sys::stat_path(&c_path(&open)).map_err(|e| AttachError::Files(std::io::Error::from_raw_os_error(e.0)))?.st_dev;
+    let own = dir.join("boundary");
+    std::fs::create_dir_all(&own).map_err(AttachError::Files)?;
     let mut vfs = Vec::new();
     for vf in host.vfs() {
-        let config = ConfigSpace::open(&open.join(format!("config-{}", vf.index())), host.config(), vf)
+        let config = ConfigSpace::open(&own.join(format!("config-{}", vf.index())), host.config(), vf)
             .map_err(AttachError::Files)?;
         vfs.push(VfLocal {
             vf: Arc::clone(vf),
-            lock: FileLock::new(&open.join(format!("lock-{}", vf.index()))),
+            lock: FileLock::new(&own.join(format!("lock-{}", vf.index()))),
             irqs: Lock::new(Irqs::new()),
             ioas: Lock::new(None),
             config,
             active: AtomicBool::new(false),
         });
     }
-    let lock = FileLock::new(&open.join("lock"));
+    let lock = FileLock::new(&own.join("lock"));
     let attached = Arc::new(Attached { host, vfs, lock, device, dir });
     let slot = HOSTS.iter().find(|s| s.get().is_none()).ok_or(AttachError::TooMany)?;
     let first = !any();

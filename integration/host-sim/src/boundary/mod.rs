@@ -33,7 +33,7 @@ use std::path::Path;
 
 pub use hosts::AttachError;
 
-/// Puts this process on the host in `dir`. Again for the same directory does nothing; up to eight hosts with different
+/// Puts this process on the host in `dir`. Again for the same directory does nothing; up to 64 hosts with different
 /// device, group and node numbers can be attached.
 ///
 /// # Errors

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Mappings, and jobs of the engine through them.
+
+use std::ffi::c_int;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use guest::abi::{self, reg, status};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::common::*;
+
+/// Guest memory at DMA address [`IOVA`]: ring, source, destination and completion record, a page each.
+const IOVA: u64 = 0x10_0000;
+const LEN: usize = 0x4000;
+
+/// Memory of this process that DMA may change at any time.
+struct Memory(*mut u8);
+
+impl Memory {
+    fn new() -> Self {
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping somewhere.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), LEN, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        assert_ne!(at, libc::MAP_FAILED);
+        Self(at.cast())
+    }
+
+    fn get(&self, at: usize) -> u32 {
+        assert!(at < LEN);
+        // SAFETY: within the mapping.
+        unsafe { self.0.add(at).cast::<u32>().read_volatile() }
+    }
+
+    fn put(&self, at: usize, value: u32) {
+        assert!(at < LEN);
+        // SAFETY: within the mapping.
+        unsafe { self.0.add(at).cast::<u32>().write_volatile(value) };
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, used by nobody after this.
+        unsafe { libc::munmap(self.0.cast(), LEN) };
+    }
+}
+
+struct Guest {
+    device: Device,
+    memory: Memory,
+    event: EventFd,
+}
+
+impl Guest {
+    /// A guest's driver that has set the ring up.
+    fn new(device: Device) -> Self {
+        let memory = Memory::new();
+        // SAFETY: unmapped before the memory goes, or a fault of the VF after.
+        unsafe { device.ops.vfio_dma_map(IOVA, LEN, memory.0) }.expect("map");
+        let event = EventFd::new(0).expect("an eventfd");
+        device.vfio.enable_msix(vec![&event]).expect("MSI-X");
+        let guest = Self { device, memory, event };
+        for page in 0..4 {
+            let pte = (IOVA + page * 4096) | abi::PTE_VALID;
+            guest.device.vfio.region_write(0, &pte.to_le_bytes(), u64::from(abi::GGTT) + page * 8);
+        }
+        guest.set(reg::RING_BASE, 0);
+        guest.set(reg::RING_ENTRIES, 16);
+        guest.set(reg::RING_ENABLE, 1);
+        guest
+    }
+
+    fn set(&self, register: u32, value: u32) {
+        self.device.vfio.region_write(0, &value.to_le_bytes(), register.into());
+    }
+
+    fn get(&self, register: u32) -> u32 {
+        let mut bytes = [0; 4];
+        self.device.vfio.region_read(0, &mut bytes, register.into());
+        u32::from_le_bytes(bytes)
+    }
+
+    fn submit(&self, seq: u32) {
+        let words = [seq, abi::OP_HASH_BLOCK, 0x1000, 0x2000, 0, 0, 0x3000];
+        let slot = ((seq - 1) % 16 * abi::DESCRIPTOR_SIZE) as usize;
+        for (i, word) in words.iter().enumerate() {
+            self.memory.put(slot + 4 * i, *word);
+        }
+        self.memory.put(slot + 28, words.iter().fold(0, |a, b| a ^ b));
+        self.set(reg::RING_TAIL, seq);
+    }
+
+    /// Waits for an interrupt.
+    fn interrupted(&self, limit: Duration) -> bool {
+        let mut poll = libc::pollfd { fd: self.event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live structure.
+        let ready = unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as c_int) } == 1;
+        ready && self.event.read().is_ok()
+    }
+}
+
+#[track_caller]
+fn jobs_run(device: Device) {
+    let guest = Guest::new(device);
+    let mut acc = abi::ACC_RESET;
+    for seq in 1..=40 {
+        for i in 0..64 {
+            guest.memory.put(0x1000 + 4 * i, seq * 1000 + i as u32);
+        }
+        guest.submit(seq);
+        assert!(guest.interrupted(Duration::from_secs(5)), "job {seq}: status {:#x}", guest.get(reg::STATUS));
+        assert_eq!(guest.get(reg::RING_HEAD), seq);
+        guest.set(reg::IRQ_ACK, seq);
+        let mut sum = 0u32;
+        for i in 0..64 {
+            acc = abi::accumulate(acc, seq * 1000 + i as u32);
+            sum = sum.wrapping_add(acc);
+            assert_eq!(guest.memory.get(0x2000 + 4 * i), acc);
+        }
+        let record: Vec<_> = (0..4).map(|i| guest.memory.get(0x3000 + 4 * i)).collect();
+        assert_eq!(record, [seq, acc, sum, !seq]);
+    }
+}
+
+#[test]
+fn a_job_runs_by_group_and_container() {
+    jobs_run(TestHost::new().by_group(1));
+}
+
+#[test]
+fn a_job_runs_by_cdev_and_iommufd() {
+    jobs_run(TestHost::new().by_cdev(1));
+}
+
+#[test]
+fn jobs_wait_while_the_vf_does_not_run() {
+    let host = TestHost::new();
+    let guest = Guest::new(host.by_group(1));
+    guest.device.vfio.set_migration_state(5).expect("RUNNING_P2P");
+    guest.submit(1);
+    assert!(!guest.interrupted(Duration::from_millis(50)));
+    assert_eq!(guest.get(reg::RING_HEAD), 0);
+    guest.device.vfio.set_migration_state(RUNNING).expect("RUNNING");
+    assert!(guest.interrupted(Duration::from_secs(5)));
+    assert_eq!(guest.get(reg::RING_HEAD), 1);
+}
+
+#[test]
+fn dma_to_memory_that_is_not_mapped_is_a_fault_of_the_vf() {
+    let host = TestHost::new();
+    let guest = Guest::new(host.by_group(1));
+    guest.device.ops.vfio_dma_unmap(IOVA, LEN).expect("unmap");
+    guest.submit(1);
+    assert!(guest.interrupted(Duration::from_secs(5)));
+    assert_eq!(guest.get(reg::STATUS), abi::STATUS_ERROR | status::DMA_FAULT);
+}
+
+#[test]
+fn dma_to_memory_that_the_program_gave_back_is_a_fault_and_no_crash() {
+    let host = TestHost::new();
+    let guest = Guest::new(host.by_group(1));
+    // The source page goes; the IOMMU still has it.
+    // SAFETY: nothing in this test touches that page any more.
+    unsafe { libc::munmap(guest.memory.0.add(0x1000).cast(), 0x1000) };
+    guest.submit(1);
+    assert!(guest.interrupted(Duration::from_secs(5)));
+    assert_eq!(guest.get(reg::STATUS), abi::STATUS_ERROR | status::DMA_FAULT);
+}
+
+#[test]
+fn an_idle_engine_costs_less_than_2_percent_and_a_busy_one_answers_soon() {
+    let host = TestHost::new();
+    let child = fork(|| {
+        let cpu = || {
+            let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+            // SAFETY: filled by the kernel.
+            let usage = unsafe {
+                libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+                usage.assume_init()
+            };
+            let of = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+            of(usage.ru_utime) + of(usage.ru_stime)
+        };
+        let guest = Guest::new(host.by_group(1));
+        let mut times = Vec::new();
+        for seq in 1..=200 {
+            let start = Instant::now();
+            guest.submit(seq);
+            assert!(guest.interrupted(Duration::from_secs(5)));
+            times.push(start.elapsed());
+            guest.set(reg::IRQ_ACK, seq);
+        }
+        times.sort();
+        eprintln!("median of submit to interrupt: {:?}", times[100]);
+        assert!(times[100] < Duration::from_millis(1), "{:?}", times[100]);
+        std::thread::sleep(Duration::from_millis(1100));
+        let before = cpu();
+        std::thread::sleep(Duration::from_secs(1));
+        let used = cpu() - before;
+        eprintln!("idle for a second: {used:?}");
+        assert!(used < Duration::from_millis(20), "{used:?}");
+        0
+    });
+    assert_eq!(wait(child), 0);
+}
+
+#[repr(C)]
+struct DmaMap(u32, u32, u64, u64, u64);
+
+#[test]
+fn type1_mappings_follow_the_kernels_rules() {
+    let host = TestHost::new();
+    let _device = host.by_group(1);
+    let container = open("/dev/vfio/vfio", libc::O_RDWR).expect("a container");
+    let group = open(&host.group(2), libc::O_RDWR).expect("a group");
+    let memory = Memory::new();
+    let at = memory.0 as u64;
+    let map = |flags, vaddr, iova, size| ioctl(container, 0x3b71, &mut DmaMap(32, flags, vaddr, iova, size));
+    assert_eq!(map(3, at, 0, 0x1000), Err(libc::EINVAL), "no IOMMU yet");
+    let mut fd = container;
+    ioctl(group, 0x3b68, &mut fd).expect("SET_CONTAINER");
+    ioctl_value(container, 0x3b66, 1).expect("SET_IOMMU");
+    assert_eq!(map(3, at, 0x1000, 0x2000), Ok(0));
+    assert_eq!(map(3, at, 0x2000, 0x2000), Err(libc::EEXIST));
+    assert_eq!(map(3, at, 0x1000, 0x2000), Err(libc::EEXIST));
+    assert_eq!(map(1, at, 0x3000, 0x1000), Ok(0), "read-only, next to it");
+    for (flags, vaddr, iova, size) in
+        [(0, at, 0x8000, 0x1000), (8, at, 0x8000, 0x1000), (3, at + 1, 0x8000, 0x1000), (3, at, 0x8001, 0x1000), (3, at, 0x8000, 0), (3, at, !0xfff, 0x2000), (3, at, 0xfee0_0000, 0x1000)]
+    {
+        assert_eq!(map(flags, vaddr, iova, size), Err(libc::EINVAL), "{flags} {iova:#x} {size:#x}");
+    }
+    assert_eq!(map(3, 0x1000, 0x8000, 0x1000), Err(libc::EFAULT));
+    // {argsz, flags, iova, size, bitmap{pgsize, size, data}}
+    let unmap = |flags: u32, iova: u64, size: u64, bitmap: [u64; 3]| {
+        let mut arg = [48 | u64::from(flags) << 32, iova, size, bitmap[0], bitmap[1], bitmap[2]];
+        ioctl(container, 0x3b72, &mut arg).map(|_| arg[2])
+    };
+    assert_eq!(unmap(0, 0x2000, 0x1000, [0; 3]), Err(libc::EINVAL), "cuts a mapping");
+    assert_eq!(unmap(0, 0x9000, 0x1000, [0; 3]), Ok(0));
+    assert_eq!(unmap(2, 0x1000, 0, [0; 3]), Err(libc::EINVAL));
+    // Type1 without a log says that everything is dirty.
+    let mut bits = 0u64;
+    let bitmap = [4096, 8, &raw mut bits as u64];
+    let mut get = [48 | 4 << 32, 0x1000, 0x3000, bitmap[0], bitmap[1], bitmap[2]];
+    assert_eq!(ioctl(container, 0x3b75, &mut get), Err(libc::EINVAL), "not started");
+    assert_eq!(ioctl(container, 0x3b75, &mut [8u32, 1]), Ok(0));
+    assert_eq!(ioctl(container, 0x3b75, &mut get), Ok(0));
+    assert_eq!(bits, 0b111);
+    bits = 0;
+    assert_eq!(unmap(1, 0x3000, 0x1000, bitmap), Ok(0x1000));
+    assert_eq!(bits, 1);
+    assert_eq!(unmap(2, 0, 0, [0; 3]), Ok(0x2000), "the rest");
+    let mut info = [0u32; 64];
+    info[0] = 16;
+    assert_eq!(ioctl(container, 0x3b70, &mut info), Ok(0));
+    let whole = info[0];
+    info[0] = 256;
+    assert_eq!(ioctl(container, 0x3b70, &mut info), Ok(0));
+    assert_eq!((info[1], info[2], info[4]), (3, 0xffff_f000, 24));
+    let mut ids = Vec::new();
+    let mut at = info[4];
+    while at != 0 {
+        ids.push(info[at as usize / 4] & 0xffff);
+        at = info[at as usize / 4 + 1];
+    }
+    assert_eq!(ids, [1, 2, 3]);
+    assert!(whole > 24);
+    close(group);
+    close(container);
+}
+
+#[test]
+fn pinning_takes_the_time_that_the_host_says() {
+    let host = TestHost::with(&host_sim::host::HostConfig { pin_us_per_gib: 800_000, ..config() });
+    let device = host.by_group(1);
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping of 256 MiB somewhere.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), 256 << 20, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let start = Instant::now();
+    // SAFETY: nobody else uses the memory.
+    unsafe { device.ops.vfio_dma_map(0, 256 << 20, at.cast()) }.expect("map");
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    // SAFETY: mapped above.
+    unsafe { libc::munmap(at, 256 << 20) };
+}
