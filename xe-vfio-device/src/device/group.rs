@@ -208,7 +208,7 @@ impl<'a> DeviceGroup<'a> {
             .and_then(|()| self.all("go to RUNNING", |member| member.run()))
             .map_err(|(step, source)| GroupError {
                 step,
-                source: Box::new(source),
+                source,
                 report: self.reset(),
             })
     }
@@ -230,17 +230,17 @@ impl<'a> DeviceGroup<'a> {
         &self,
         step: &'static str,
         go: impl Fn(&dyn GroupMember) -> Result<(), DeviceError>,
-    ) -> Result<(), (&'static str, DeviceError)> {
+    ) -> Result<(), (&'static str, Box<DeviceError>)> {
         self.members
             .iter()
             .try_for_each(|member| go(*member))
-            .map_err(|error| (step, error))
+            .map_err(|error| (step, Box::new(error)))
     }
 
-    fn rolled_back(&self, (step, source): (&'static str, DeviceError)) -> GroupError {
+    fn rolled_back(&self, (step, source): (&'static str, Box<DeviceError>)) -> GroupError {
         GroupError {
             step,
-            source: Box::new(source),
+            source,
             report: self.give_back(),
         }
     }

@@ -233,7 +233,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         match &result {
             Ok(()) => tracing::info!(id = self.id, phase = what, %asked, ms, "VF moved"),
             Err(error) => {
-                tracing::warn!(id = self.id, phase = what, %asked, ms, %error, "VF not moved")
+                tracing::warn!(id = self.id, phase = what, %asked, ms, %error, "VF not moved");
             }
         }
         result

@@ -25,6 +25,9 @@ pub struct Lost {
     pub(super) error: StateError,
 }
 
+/// A device whose new state is yet to be named, and its data fd.
+type Opened<D> = (Vf<D, ()>, <D as MigrationDevice>::Stream);
+
 /// A session: the device `D`, known to be in state `S`, and nobody else's to move as long as only one session of it exists.
 #[derive(Debug)]
 pub struct Vf<D, S> {
@@ -187,7 +190,7 @@ impl<D: MigrationDevice> Vf<D, Stopped> {
             .map(|(vf, stream)| vf.with(Loading::new(stream)))
     }
 
-    fn open(mut self, asked: DeviceState) -> Result<(Vf<D, ()>, D::Stream), Stuck<D>> {
+    fn open(mut self, asked: DeviceState) -> Result<Opened<D>, Stuck<D>> {
         debug_assert!(arcs::is_arc(DeviceState::Stop, asked));
         self.reserved = None;
         let vf = self.with(());

@@ -181,7 +181,7 @@ pub(super) fn turn_away<S: Source>(source: &Shared<S>, receipt: &Receipt, linger
     match source.answer(receipt) {
         Ok(()) => source.drop_rest(linger),
         Err(error) => {
-            tracing::warn!(%error, "the sender cannot be told why its stream was refused")
+            tracing::warn!(%error, "the sender cannot be told why its stream was refused");
         }
     }
 }

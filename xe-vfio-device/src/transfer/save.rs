@@ -259,7 +259,7 @@ impl<S: Sink> Job<'_, S> {
                 "the rest of the state was dropped"
             ),
             Some(error) => {
-                tracing::warn!(phase = "drain", bytes, ms, %error, "the rest of the state cannot be read")
+                tracing::warn!(phase = "drain", bytes, ms, %error, "the rest of the state cannot be read");
             }
         }
     }
@@ -272,7 +272,7 @@ impl<S: Sink> Job<'_, S> {
     ) -> Saved<D> {
         Saved {
             vf: settle(vf, buffer.bytes(), &mut |count| {
-                self.context.progress.add(count)
+                self.context.progress.add(count);
             }),
             result,
         }

@@ -83,15 +83,11 @@ mod tests {
     fn a_data_fd_never_survives_an_exec() {
         let file = File::open("/dev/null").unwrap();
         // SAFETY: fcntl(F_SETFD) takes no pointer.
-        assert_eq!(
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) },
-            0
-        );
+        let cleared = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) };
+        assert_eq!(cleared, 0);
         let fd = DataFd::new(file.into()).unwrap();
         // SAFETY: fcntl(F_GETFD) takes no pointer.
-        assert_eq!(
-            unsafe { libc::fcntl(fd.0.as_raw_fd(), libc::F_GETFD) },
-            libc::FD_CLOEXEC
-        );
+        let flags = unsafe { libc::fcntl(fd.0.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags, libc::FD_CLOEXEC);
     }
 }
