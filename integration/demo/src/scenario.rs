@@ -187,11 +187,12 @@ impl Stage {
             });
         }
         let (vfs, vram) = (options.vfs.to_string(), options.vram.to_string());
-        let up = || SimulatedHost::up(programs, &["--vfs", &vfs, "--vram", &vram]);
+        // A card has its VRAM; a simulated one would otherwise find memory for it while the guest stands still.
+        let up = || SimulatedHost::up(programs, &["--vfs", &vfs, "--vram", &vram, "--populate"]);
         let hosts = (up()?, up()?);
         let side = |host: &SimulatedHost| Side {
             environment: host.environment(),
-            devices: (0..options.vfs).map(|vf| host.vf_path(vf)).collect(),
+            devices: (1..=options.vfs).map(|vf| host.vf_path(vf)).collect(),
         };
         Ok(Self {
             vfs: options.vfs,
@@ -209,8 +210,8 @@ impl Stage {
         let Some((source, _)) = &self.hosts else {
             return Ok(());
         };
-        for vf in 0..self.vfs {
-            let seed = (vf + 1).to_string();
+        for vf in 1..=self.vfs {
+            let seed = vf.to_string();
             let arguments = [
                 "--vf",
                 &vf.to_string(),
@@ -230,7 +231,7 @@ impl Stage {
             return Ok(Vec::new());
         };
         let mut different = Vec::new();
-        for vf in 0..self.vfs {
+        for vf in 1..=self.vfs {
             let vf = vf.to_string();
             let arguments = ["--vf", vf.as_str(), "--from", BEYOND_WORKING_SET];
             let digests = (
@@ -265,7 +266,7 @@ fn start(
     ];
     for (index, path) in side.devices.iter().enumerate() {
         arguments.push("--device".to_owned());
-        arguments.push(format!("path={path},id=vf{index}"));
+        arguments.push(format!("path={path},id=vf{}", index + 1));
     }
     if options.iommufd {
         arguments.push("--iommufd".to_owned());

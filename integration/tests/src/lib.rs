@@ -222,14 +222,14 @@ impl Rig {
         self.guest_works(ALL_CHECKED);
     }
 
-    /// State of VF `index` on `host` as `host-sim status` tells it.
+    /// State of VF 1 on `host` as `host-sim status` tells it.
     #[track_caller]
-    pub fn vf_status(&self, host: &SimulatedHost, index: usize) -> Value {
+    pub fn vf_status(&self, host: &SimulatedHost) -> Value {
         let text = host
             .command("status", &["--json"])
             .expect("host-sim status");
         let status: Value = serde_json::from_str(&text).expect("JSON");
-        status["vfs"][index].clone()
+        status["vfs"][0].clone()
     }
 }
 
@@ -242,9 +242,9 @@ fn vmm(
     options: &[String],
 ) -> anyhow::Result<Vmm> {
     let mut arguments = options.to_vec();
-    for index in 0..vfs {
+    for number in 1..=vfs {
         arguments.push("--device".to_owned());
-        arguments.push(format!("path={},id=vf{index}", host.vf_path(index)));
+        arguments.push(format!("path={},id=vf{number}", host.vf_path(number)));
     }
     Vmm::start(
         programs,

@@ -10,7 +10,7 @@ use e2e::{Rig, Setup, eventually};
 
 #[track_caller]
 fn fault(host: &SimulatedHost, options: &[&str]) {
-    let mut arguments = vec!["--vf", "0"];
+    let mut arguments = vec!["--vf", "1"];
     arguments.extend_from_slice(options);
     host.command("fault", &arguments).expect("host-sim fault");
 }
@@ -32,13 +32,13 @@ fn survives(at_the_source: bool, options: &[&str]) -> String {
     let message = rig.fails_to_migrate(&url);
     rig.guest_still_works_at_the_source();
     assert_eq!(
-        rig.vf_status(&rig.source_host, 0)["state"],
+        rig.vf_status(&rig.source_host)["state"],
         "RUNNING",
         "{message}"
     );
-    let clean = rig.vf_status(&rig.destination_host, 0);
+    let clean = rig.vf_status(&rig.destination_host);
     assert!(
-        clean["open"] == false || clean["state"] == "RUNNING",
+        clean["opener"].is_null() || clean["state"] == "RUNNING",
         "the destination's VF is left as {clean}"
     );
     drop(destination);
@@ -118,7 +118,7 @@ fn a_destination_killed_during_the_stream_leaves_the_guest_at_the_source() {
     let url = rig.tcp_url();
     let mut destination = rig.destination(&url);
     let host = rig.destination_host.directory().to_owned();
-    let loading = |rig: &Rig| rig.vf_status(&rig.destination_host, 0)["state"] == "RESUMING";
+    let loading = |rig: &Rig| rig.vf_status(&rig.destination_host)["state"] == "RESUMING";
     std::thread::scope(|scope| {
         let migration = scope.spawn(|| rig.source.remote(&["send-migration", &url]));
         eventually("the destination loads", || loading(&rig));
@@ -146,7 +146,7 @@ fn a_source_killed_during_the_stream_leaves_the_destination_clean() {
     std::thread::scope(|scope| {
         let migration = scope.spawn(|| rig.source.remote(&["send-migration", &url]));
         eventually("the source saves", || {
-            rig.vf_status(&rig.source_host, 0)["state"] == "STOP_COPY"
+            rig.vf_status(&rig.source_host)["state"] == "STOP_COPY"
         });
         std::thread::sleep(Duration::from_millis(200));
         let pid = rig.source.pid().to_string();
@@ -160,8 +160,8 @@ fn a_source_killed_during_the_stream_leaves_the_destination_clean() {
         assert!(migration.join().expect("no panic").is_err());
     });
     eventually("the destination's VF is not left in RESUMING", || {
-        let status = rig.vf_status(&rig.destination_host, 0);
-        status["open"] == false || status["state"] == "RUNNING"
+        let status = rig.vf_status(&rig.destination_host);
+        status["opener"].is_null() || status["state"] == "RUNNING"
     });
     drop(destination);
     let _ = rig.source.kill();

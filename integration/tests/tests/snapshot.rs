@@ -51,13 +51,13 @@ fn device_state_is_never_in_the_json() {
     let (rig, _) = saved();
     let state =
         std::fs::metadata(rig.files.path().join("snapshot/state.json")).expect("state.json");
-    let blob = std::fs::metadata(rig.files.path().join("snapshot/vf0.xevf")).expect("vf0.xevf");
+    let blob = std::fs::metadata(rig.files.path().join("snapshot/vf1.xevf")).expect("vf1.xevf");
     assert!(
         state.len() < 1 << 20,
         "state.json has {} bytes",
         state.len()
     );
-    assert!(blob.len() > 64 << 20, "vf0.xevf has {} bytes", blob.len());
+    assert!(blob.len() > 64 << 20, "vf1.xevf has {} bytes", blob.len());
 }
 
 #[track_caller]
@@ -74,7 +74,7 @@ fn restore_is_refused(rig: &Rig, url: &str) -> String {
 #[test]
 fn a_truncated_device_state_is_refused_by_name() {
     let (rig, url) = saved();
-    let path = rig.files.path().join("snapshot/vf0.xevf");
+    let path = rig.files.path().join("snapshot/vf1.xevf");
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(path)
@@ -82,13 +82,13 @@ fn a_truncated_device_state_is_refused_by_name() {
     file.set_len(file.metadata().expect("metadata").len() / 2)
         .expect("truncate");
     let message = restore_is_refused(&rig, &url);
-    assert!(message.contains("vf0"), "{message}");
+    assert!(message.contains("vf1"), "{message}");
 }
 
 #[test]
 fn an_altered_device_state_is_refused_by_its_checksum() {
     let (rig, url) = saved();
-    let path = rig.files.path().join("snapshot/vf0.xevf");
+    let path = rig.files.path().join("snapshot/vf1.xevf");
     let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
