@@ -8,15 +8,20 @@
 //! 4. [`api`]: how a user drives it all.
 
 pub mod accel;
+pub mod api;
 pub mod boot;
 pub mod bus;
+pub mod cli;
 pub mod config;
 pub mod events;
 pub mod memory;
 pub mod migration;
 pub mod pci;
 pub mod serial;
+pub mod snapshot;
 pub mod vcpu;
+pub mod vm;
+pub mod vmm;
 
 /// An error and everything that led to it, in one line.
 #[must_use]

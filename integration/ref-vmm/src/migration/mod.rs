@@ -1,4 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The VM moves to another process.
+//!
+//! [`protocol`] is what is said, [`channel`] how it gets there, [`source`] and [`destination`] are the two roles.
+//! The streams of the VFs are the crate's: it gets a connection each and answers when the other side has loaded it.
 
+pub mod channel;
+pub mod destination;
+pub mod prefix;
 pub mod protocol;
+pub mod ram;
+pub mod report;
+pub mod source;
+#[cfg(test)]
+mod tests;
+pub mod timer;
+pub mod watch;
+
+use std::time::Duration;
+
+/// How long things may take. All of them can be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From the beginning to go; the source gives up then and its guest runs on.
+    pub total: Duration,
+    /// How long a peer may be silent.
+    pub silence: Duration,
+    /// How long a destination keeps a loaded guest without a go.
+    pub lease: Duration,
+    /// How long the source waits for the answer to go.
+    pub answer: Duration,
+    /// Passes over memory before the guest is stopped anyway.
+    pub passes: u32,
+    /// Dirty bytes at which the guest is stopped.
+    pub few_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            total: Duration::from_secs(300),
+            silence: Duration::from_secs(30),
+            lease: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            passes: 5,
+            few_bytes: 4 << 20,
+        }
+    }
+}

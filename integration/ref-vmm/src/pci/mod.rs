@@ -10,6 +10,7 @@ pub mod container;
 pub mod interrupts;
 pub mod mapping;
 pub mod msix;
+pub mod passthrough;
 pub mod probe;
 pub mod root;
 pub mod state;

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The command line, in Cloud Hypervisor's manner.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::accel::Choice;
+use crate::api::Request;
+use crate::config::{DeviceConfig, HostConfig, VmConfig, check_devices, parse_memory};
+use crate::migration::Limits;
+use crate::serial::Target;
+
+/// A small VMM whose guests move with their Xe VFs.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Asking a running VMM.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Running a VM.
+    #[command(flatten)]
+    pub run: Run,
+}
+
+/// What to do instead of running a VM.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Asks a running VMM.
+    Remote {
+        /// Its socket.
+        #[arg(long)]
+        api_socket: PathBuf,
+        /// What it is to do.
+        #[command(subcommand)]
+        request: Remote,
+    },
+}
+
+/// Commands for a running VMM.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Remote {
+    /// Whether it is there.
+    Ping,
+    /// What its VM is and does.
+    Info,
+    /// Stops VFs and vCPU.
+    Pause,
+    /// Lets them run.
+    Resume {
+        /// Although the guest may run at a destination.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Keeps the paused VM on disk.
+    Snapshot {
+        /// file:///DIRECTORY
+        url: String,
+    },
+    /// Moves the VM to a VMM that waits for it; ends this one.
+    SendMigration {
+        /// tcp:HOST:PORT or unix:PATH
+        url: String,
+        /// Seconds until the source gives up and its guest runs on.
+        #[arg(long)]
+        timeout: Option<f64>,
+    },
+    /// Gives up a migration; its guest runs on at the source.
+    CancelMigration,
+    /// Waits for one VM.
+    ReceiveMigration {
+        /// tcp:HOST:PORT or unix:PATH
+        url: String,
+    },
+    /// Ends the VMM and its VM.
+    Shutdown,
+}
+
+impl From<Remote> for Request {
+    fn from(command: Remote) -> Self {
+        match command {
+            Remote::Ping => Self::Ping {},
+            Remote::Info => Self::Info {},
+            Remote::Pause => Self::Pause {},
+            Remote::Resume { force } => Self::Resume { force },
+            Remote::Snapshot { url } => Self::Snapshot { url },
+            Remote::SendMigration { url, timeout } => Self::SendMigration { url, timeout },
+            Remote::CancelMigration => Self::CancelMigration {},
+            Remote::ReceiveMigration { url } => Self::ReceiveMigration { url },
+            Remote::Shutdown => Self::Shutdown {},
+        }
+    }
+}
+
+/// What runs, and where it comes from.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Socket on which the VMM is asked.
+    #[arg(long, required = true)]
+    pub api_socket: Option<PathBuf>,
+    /// size=256M; a guest that arrives or is restored brings its own.
+    #[arg(long, default_value = "size=256M", value_parser = parse_memory)]
+    pub memory: u64,
+    /// ELF with a PVH entry; the built-in guest when absent.
+    #[arg(long)]
+    pub kernel: Option<PathBuf>,
+    /// path=/sys/bus/pci/devices/...,id=vf0; repeat for more.
+    #[arg(long)]
+    pub device: Vec<DeviceConfig>,
+    /// file=PATH, tty or null.
+    #[arg(long, default_value = "null")]
+    pub serial: Target,
+    /// kvm, soft, or auto: kvm when it works.
+    #[arg(long, default_value = "auto")]
+    pub accel: Choice,
+    /// VFs by cdev and iommufd instead of group and container.
+    #[arg(long)]
+    pub iommufd: bool,
+    /// Events as lines of JSON.
+    #[arg(long)]
+    pub event_file: Option<PathBuf>,
+    /// Waits for a VM at tcp:HOST:PORT or unix:PATH instead of booting one.
+    #[arg(long, conflicts_with = "restore")]
+    pub receive_migration: Option<String>,
+    /// Ends with status 1 after a failed attempt instead of waiting for the next.
+    #[arg(long, requires = "receive_migration")]
+    pub receive_once: bool,
+    /// source_url=file:///DIRECTORY[,resume=off] brings a VM back from disk.
+    #[arg(long)]
+    pub restore: Option<Restore>,
+    /// Seconds from the beginning of a migration to go.
+    #[arg(long, default_value = "300", value_parser = seconds)]
+    pub migration_timeout: Duration,
+    /// Seconds that a peer may be silent.
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub silence_timeout: Duration,
+    /// Seconds that a destination keeps a loaded guest without a go.
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub lease: Duration,
+    /// Seconds that the source waits for the answer to go.
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub answer_timeout: Duration,
+}
+
+impl Run {
+    /// The VM to boot.
+    ///
+    /// # Errors
+    /// A sentence on devices that cannot be together.
+    pub fn vm(&self) -> Result<VmConfig, String> {
+        check_devices(&self.device)?;
+        Ok(VmConfig {
+            memory: self.memory,
+            devices: self.device.clone(),
+            kernel: self.kernel.clone(),
+            host: HostConfig {
+                serial: self.serial.clone(),
+                accel: self.accel,
+                iommufd: self.iommufd,
+            },
+        })
+    }
+
+    /// The deadlines.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            total: self.migration_timeout,
+            silence: self.silence_timeout,
+            lease: self.lease,
+            answer: self.answer_timeout,
+            ..Limits::default()
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("{text:?} is not a number of seconds"))
+}
+
+/// Where a VM is brought back from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// `file:///DIRECTORY`.
+    pub source_url: String,
+    /// Whether it runs afterwards.
+    pub resume: bool,
+}
+
+impl FromStr for Restore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut source_url, mut resume) = (None, true);
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("source_url", url)) => source_url = Some(url.to_owned()),
+                Some(("resume", "on" | "true")) => resume = true,
+                Some(("resume", "off" | "false")) => resume = false,
+                _ => return Err(format!("{part:?} is neither source_url=... nor resume=on|off")),
+            }
+        }
+        let source_url = source_url.ok_or("source_url=file:///DIRECTORY is missing")?;
+        Ok(Self { source_url, resume })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_vm_is_described_in_cloud_hypervisors_manner() {
+        let line = "ref-vmm --api-socket /tmp/s --memory size=64M --device path=/sys/a,id=vf0 \
+                    --device path=/sys/b,id=vf1 --serial tty --accel soft --iommufd";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let vm = cli.run.vm().unwrap();
+        assert_eq!((vm.memory, vm.devices.len(), vm.host.iommufd), (64 << 20, 2, true));
+    }
+
+    #[test]
+    fn a_request_goes_to_the_vmm_it_names() {
+        let line = "ref-vmm remote --api-socket /tmp/s resume --force";
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Some(Command::Remote { request, .. }) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(Request::from(request), Request::Resume { force: true });
+    }
+
+    #[test]
+    fn a_vmm_without_a_socket_is_refused() {
+        assert!(Cli::try_parse_from(["ref-vmm"]).is_err());
+        assert!("resume=on".parse::<Restore>().is_err());
+        assert!(!"source_url=file:///a,resume=off".parse::<Restore>().unwrap().resume);
+    }
+}

@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The destination's role: it prepares its VFs while the guest still runs at the source, takes everything in, and runs
+//! the guest only after go.
+//!
+//! One listener takes all connections. The first one with this VMM's magic is the attempt; while it lasts, the others are
+//! streams of VFs, told apart by the manifest that each begins with. Whatever fails, the VFs are reset and closed before
+//! the source hears of it, and the listener waits for the next attempt.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use thiserror::Error;
+use xe_vfio_device::device::{DeviceError, GroupError, Options};
+use xe_vfio_device::stream::{Manifest, ManifestError};
+use xe_vfio_device::transfer::{AttemptId, Cancel, Connection, EndpointError, Incoming, Listener};
+
+use super::channel::{self, Channel};
+use super::prefix::Prefixed;
+use super::protocol::{self, Config, Kind, Loaded, Ready, Reason, Running};
+use super::report::ms;
+use super::watch::Watch;
+use super::Limits;
+use crate::accel::{Choice, Kind as AccelKind};
+use crate::config::{DeviceConfig, HostConfig};
+use crate::events::Events;
+use crate::memory::{self, GuestRam};
+use crate::vm::{self, Vf, Vm, VmState};
+
+/// How long the acceptor waits before it looks whether it is still needed.
+const ACCEPT_SLICE: Duration = Duration::from_secs(3600);
+
+/// Why a VM did not arrive.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The listener.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The main connection.
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    /// The VM here.
+    #[error(transparent)]
+    Vm(#[from] vm::Error),
+    /// A VF here.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The VFs together.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// A manifest that cannot be read.
+    #[error("The manifest of VF {id} cannot be used")]
+    Manifest {
+        /// The VF.
+        id: String,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
+    /// The VM has other VFs than this VMM.
+    #[error("The VM has the VFs [{source_ids}], this VMM was given [{here}]: they go by their ids")]
+    Devices {
+        /// Of the source.
+        source_ids: String,
+        /// Of this VMM.
+        here: String,
+    },
+    /// The VM runs on another accelerator.
+    #[error("The VM runs on {source_kind}, this VMM was told to use {here}")]
+    Accel {
+        /// Of the source.
+        source_kind: AccelKind,
+        /// Of this VMM.
+        here: AccelKind,
+    },
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The state of VFs did not arrive.
+    #[error("The state of the VFs did not arrive: {0}")]
+    Loads(String),
+    /// The source gave up.
+    #[error("The source has given up: {0}")]
+    Abandoned(String),
+    /// go came too late or not at all.
+    #[error("No go within the lease of {0:?}")]
+    Lease(Duration),
+    /// No random numbers.
+    #[error("No id for the attempt")]
+    Attempt(#[source] std::io::Error),
+}
+
+/// What this VMM brings to any VM that arrives.
+pub struct Destination {
+    /// Serial port, accelerator, way to the VFs.
+    pub host: HostConfig,
+    /// The VFs here, by id.
+    pub devices: Vec<DeviceConfig>,
+    /// Deadlines.
+    pub limits: Limits,
+    /// For the crate.
+    pub options: Options,
+    /// Where to tell.
+    pub events: Events,
+}
+
+impl Destination {
+    /// Waits for one attempt and carries it to its end. The VM runs when it is answered.
+    ///
+    /// # Errors
+    /// [`Error`]; the VFs are reset and closed, the source was told, and the listener takes the next attempt.
+    pub fn receive(&self, listener: &Listener, watch: &Watch) -> Result<Box<Vm>, Error> {
+        let cancel = Cancel::new();
+        watch.add(cancel.clone());
+        let mut channel = self.wait_for_main(listener, &cancel)?;
+        watch.enter("connect");
+        self.events.report("attempt", &json!({}));
+        let started = Instant::now();
+        let prepared = self.read_config(&mut channel).and_then(|config| self.prepare(&config));
+        let (vm, attempt) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                channel.fail(Kind::Refused, &crate::describe(&error));
+                return Err(error);
+            }
+        };
+        let mut vm = Box::new(vm);
+        match self.take(&mut vm, attempt, &mut channel, listener, watch, started) {
+            Ok(()) => Ok(vm),
+            Err(error) => {
+                if !matches!(error, Error::Group(_)) {
+                    let report = vm.with_group(|group| group.reset());
+                    tracing::info!(%report, "VFs reset after a failed attempt");
+                }
+                drop(vm);
+                channel.fail(Kind::Failed, &crate::describe(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn wait_for_main(&self, listener: &Listener, cancel: &Cancel) -> Result<Channel, Error> {
+        loop {
+            let connection = match listener.accept(ACCEPT_SLICE, cancel) {
+                Ok(connection) => connection,
+                Err(EndpointError::Nobody { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            match Prefixed::read(connection, self.limits.silence) {
+                Ok(prefixed) if prefixed.is_main() => {
+                    return Ok(Channel::new(Box::new(prefixed), cancel, self.limits.silence)?);
+                }
+                Ok(prefixed) => {
+                    let deadlines = self.options.deadlines;
+                    // On its own thread: turning a sender away may take seconds.
+                    std::thread::spawn(move || {
+                        if let Ok(incoming) = Incoming::accept(prefixed, &deadlines) {
+                            incoming.refuse("no migration is under way here", &deadlines);
+                        }
+                    });
+                }
+                Err(error) => tracing::info!(%error, "a connection that said nothing"),
+            }
+        }
+    }
+
+    fn read_config(&self, channel: &mut Channel) -> Result<Config, Error> {
+        let (header, payload) = channel.receive("waiting for the configuration", &|| 0)?;
+        match header.kind {
+            Kind::Config => Ok(protocol::decode(Kind::Config, payload).map_err(channel::Error::from)?),
+            got => Err(out_of_order(got, "Config")),
+        }
+    }
+
+    /// Everything that can be done, and can be refused, while the guest runs at the source.
+    fn prepare(&self, config: &Config) -> Result<(Vm, AttemptId), Error> {
+        if let Choice::Only(here) = self.host.accel && here != config.accel {
+            return Err(Error::Accel { source_kind: config.accel, here });
+        }
+        let devices = self.match_devices(config)?;
+        let accel = Choice::Only(config.accel);
+        let vm = Vm::new(config.memory, &devices, accel, &self.host, self.options)?;
+        let attempt = AttemptId::random().map_err(Error::Attempt)?;
+        for (device, offer) in vm.devices().iter().zip(&config.devices) {
+            let id = offer.id.clone();
+            let manifest = Manifest::decode(&offer.manifest, offer.manifest_version)
+                .map_err(|source| Error::Manifest { id, source })?;
+            for mismatch in device.check(&manifest)? {
+                tracing::warn!(id = offer.id, %mismatch, "the two VFs differ");
+            }
+            device.prepare_load()?;
+            device.begin_attempt(attempt);
+        }
+        Ok((vm, attempt))
+    }
+
+    /// The VFs here in the source's order, which is that of their PCI slots.
+    fn match_devices(&self, config: &Config) -> Result<Vec<DeviceConfig>, Error> {
+        let matched: Vec<_> = config
+            .devices
+            .iter()
+            .filter_map(|offer| self.devices.iter().find(|d| d.id == offer.id).cloned())
+            .collect();
+        if matched.len() != config.devices.len() || matched.len() != self.devices.len() {
+            let list = |ids: Vec<&str>| ids.join(", ");
+            return Err(Error::Devices {
+                source_ids: list(config.devices.iter().map(|d| d.id.as_str()).collect()),
+                here: list(self.devices.iter().map(|d| d.id.as_str()).collect()),
+            });
+        }
+        Ok(matched)
+    }
+
+    fn take(
+        &self,
+        vm: &mut Vm,
+        attempt: AttemptId,
+        channel: &mut Channel,
+        listener: &Listener,
+        watch: &Watch,
+        started: Instant,
+    ) -> Result<(), Error> {
+        let lease = self.limits.lease;
+        let ready = Ready {
+            attempt: attempt.to_string(),
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            prepare_ms: ms(started.elapsed()),
+        };
+        channel.send(Kind::Ready, &ready)?;
+        watch.enter("precopy");
+        let loads = Loads::new(vm.devices());
+        for device in vm.devices() {
+            watch.add(device.cancel_handle());
+            watch.add_device(device.device_id(), device.progress());
+        }
+        let accepting = Cancel::new();
+        let state = std::thread::scope(|scope| {
+            scope.spawn(|| self.accept_streams(scope, listener, &accepting, &loads));
+            let state = take_memory(channel, vm.ram(), &loads)
+                .and_then(|state| loads.wait(self.limits.silence).map(|()| state));
+            accepting.cancel();
+            if state.is_err() {
+                vm.devices().iter().for_each(|d| d.cancel_handle().cancel());
+            }
+            state
+        })?;
+        watch.enter("load");
+        let begun = Instant::now();
+        let state: VmState =
+            protocol::decode(Kind::State, &state).map_err(channel::Error::from)?;
+        vm.restore(&state)?;
+        let loaded = Instant::now();
+        channel.send(Kind::Loaded, &Loaded { load_ms: ms(begun.elapsed()) })?;
+        tracing::info!(ms = ms(begun.elapsed()), "loaded; the lease begins");
+        self.wait_for_go(channel, loaded + lease, lease)?;
+
+        watch.enter("resume");
+        let begun = Instant::now();
+        vm.with_group(|group| group.start())?;
+        vm.run_vcpu();
+        let running = Running { resume_ms: ms(begun.elapsed()) };
+        if let Err(error) = channel.send(Kind::Running, &running) {
+            // The guest is ours whether the source has heard it or not.
+            tracing::warn!(error = crate::describe(&error), "the source may not know that the guest runs here");
+        }
+        self.events.report("received", &json!({"resume_ms": running.resume_ms}));
+        Ok(())
+    }
+
+    fn wait_for_go(&self, channel: &mut Channel, end: Instant, lease: Duration) -> Result<(), Error> {
+        channel.set_patience(lease);
+        let (header, payload) = channel.receive("waiting for go", &|| 0).map_err(|error| match error {
+            channel::Error::Deadline(..) => Error::Lease(lease),
+            other => other.into(),
+        })?;
+        match header.kind {
+            Kind::Go if Instant::now() < end => Ok(()),
+            Kind::Go => Err(Error::Lease(lease)),
+            Kind::Abandon => Err(abandoned(payload)),
+            got => Err(out_of_order(got, "Go")),
+        }
+    }
+
+    /// Takes the VFs' streams until `accepting` is cancelled.
+    fn accept_streams<'s, 'e>(
+        &'s self,
+        scope: &'s std::thread::Scope<'s, 'e>,
+        listener: &Listener,
+        accepting: &Cancel,
+        loads: &'s Loads<'_>,
+    ) {
+        loop {
+            match listener.accept(ACCEPT_SLICE, accepting) {
+                Ok(connection) => {
+                    scope.spawn(move || self.take_stream(connection, loads));
+                }
+                Err(EndpointError::Nobody { .. }) => {}
+                Err(EndpointError::Cancelled) => return,
+                Err(error) => {
+                    tracing::error!(error = crate::describe(&error), "no more streams can come");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_stream(&self, connection: Box<dyn Connection>, loads: &Loads<'_>) {
+        let deadlines = &self.options.deadlines;
+        let prefixed = match Prefixed::read(connection, deadlines.network) {
+            Ok(prefixed) => prefixed,
+            Err(error) => {
+                tracing::info!(%error, "a connection that said nothing");
+                return;
+            }
+        };
+        if prefixed.is_main() {
+            if let Ok(other) = Channel::new(Box::new(prefixed), &Cancel::new(), deadlines.network) {
+                other.fail(Kind::Refused, "another migration to here is under way");
+            }
+            return;
+        }
+        match Incoming::accept(prefixed, deadlines) {
+            Ok(incoming) => match loads.device(incoming.device_id()) {
+                Some(device) => {
+                    let id = device.device_id();
+                    let result = device.load_from(incoming);
+                    let result = match result {
+                        Ok(report) => {
+                            tracing::info!(
+                                id,
+                                bytes = report.totals.payload_bytes,
+                                stream_ms = ms(report.stream),
+                                confirm_ms = ms(report.confirm),
+                                "VF loaded"
+                            );
+                            Ok(())
+                        }
+                        // A stray stream, refused; the right one may still come.
+                        Err(e @ (DeviceError::OtherAttempt { .. } | DeviceError::Busy { .. })) => {
+                            tracing::warn!(id, error = crate::describe(&e), "stream refused");
+                            return;
+                        }
+                        Err(error) => Err(crate::describe(&error)),
+                    };
+                    loads.done(id, result);
+                }
+                None => incoming.refuse("no VF of that name is awaited", deadlines),
+            },
+            Err(error) => tracing::warn!(error = crate::describe(&error), "a stream without a good opening"),
+        }
+    }
+}
+
+/// Takes memory in until the VM's state comes; answers its bytes.
+fn take_memory(channel: &mut Channel, ram: &GuestRam, loads: &Loads<'_>) -> Result<Vec<u8>, Error> {
+    let activity = || loads.activity();
+    loop {
+        let (header, payload) = channel.receive("waiting for memory", &activity)?;
+        match header.kind {
+            Kind::Memory => ram.write(header.argument, payload)?,
+            Kind::Zero => {
+                let ranges = protocol::decode_ranges(payload).map_err(channel::Error::from)?;
+                for range in ranges.regions() {
+                    ram.zero(range.gpa, range.length)?;
+                }
+            }
+            Kind::State => return Ok(payload.to_vec()),
+            Kind::Abandon => return Err(abandoned(payload)),
+            got => return Err(out_of_order(got, "Memory, Zero or State")),
+        }
+    }
+}
+
+fn abandoned(payload: &[u8]) -> Error {
+    match protocol::decode::<Reason>(Kind::Abandon, payload) {
+        Ok(Reason { reason }) => Error::Abandoned(reason),
+        Err(error) => channel::Error::from(error).into(),
+    }
+}
+
+fn out_of_order(got: Kind, expected: &'static str) -> Error {
+    channel::Error::from(protocol::Error::Order { got, expected }).into()
+}
+
+/// Which VFs have been loaded.
+struct Loads<'a> {
+    devices: &'a [Vf],
+    done: Mutex<BTreeMap<String, Result<(), String>>>,
+    changed: Condvar,
+    count: AtomicU64,
+}
+
+impl<'a> Loads<'a> {
+    fn new(devices: &'a [Vf]) -> Self {
+        let (done, changed) = (Mutex::default(), Condvar::new());
+        Self { devices, done, changed, count: AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn device(&self, id: &str) -> Option<&'a Vf> {
+        self.devices.iter().find(|d| d.device_id() == id)
+    }
+
+    fn done(&self, id: &str, result: Result<(), String>) {
+        self.lock().insert(id.to_owned(), result);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    /// A number that changes as long as VFs are being loaded.
+    fn activity(&self) -> u64 {
+        let bytes: u64 = self.devices.iter().map(|d| d.progress().view().bytes).sum();
+        bytes + self.count.load(Ordering::SeqCst)
+    }
+
+    /// Waits until all are loaded. The source has their receipts before it sends the state, so little can be missing.
+    fn wait(&self, patience: Duration) -> Result<(), Error> {
+        let end = Instant::now() + patience;
+        let mut done = self.lock();
+        loop {
+            if let Some((id, Err(reason))) = done.iter().find(|(_, result)| result.is_err()) {
+                return Err(Error::Loads(format!("{id}: {reason}")));
+            }
+            if done.len() == self.devices.len() {
+                return Ok(());
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let (have, all) = (done.len(), self.devices.len());
+                return Err(Error::Loads(format!("{have} of {all} streams came within {patience:?}")));
+            }
+            done = self
+                .changed
+                .wait_timeout(done, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}

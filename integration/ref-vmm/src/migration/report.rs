@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a migration took: phases with their times, bytes by kind.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::events::Events;
+
+/// A phase of a migration, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Connection, configuration, the destination opens and resets its VFs.
+    Connect,
+    /// Memory while the guest runs.
+    Precopy,
+    /// All VFs to RUNNING_P2P; the guest runs.
+    Quiesce,
+    /// vCPU parked, all VFs to STOP.
+    Stop,
+    /// The VFs' state, and beside it the last pass over memory.
+    Stream,
+    /// VM state, until the destination has everything.
+    Load,
+    /// From go to a running guest.
+    Resume,
+}
+
+impl Phase {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Precopy => "precopy",
+            Self::Quiesce => "quiesce",
+            Self::Stop => "stop",
+            Self::Stream => "stream",
+            Self::Load => "load",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+/// What a migration took, as send-migration answers it. Times in milliseconds.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Time of each phase, by name.
+    pub phases: BTreeMap<&'static str, f64>,
+    /// From the vCPU's pause to the answer that the guest runs at the destination.
+    pub downtime_ms: f64,
+    /// From the beginning to the end.
+    pub total_ms: f64,
+    /// What the destination needed to open, reset and map its VFs; part of `connect`.
+    pub prepare_ms: f64,
+    /// Passes over guest memory, the last included.
+    pub passes: u32,
+    /// Bytes of guest memory sent, all passes.
+    pub memory_bytes: u64,
+    /// Bytes of guest memory sent while the guest stood still.
+    pub last_pass_bytes: u64,
+    /// Bytes of the VFs' state.
+    pub state_bytes: u64,
+    /// Bytes on all connections.
+    pub wire_bytes: u64,
+    /// Each VF by its id.
+    pub devices: BTreeMap<String, DeviceReport>,
+}
+
+/// What a VF's stream took.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeviceReport {
+    /// STOP -> STOP_COPY.
+    pub enter_ms: f64,
+    /// First byte to end record.
+    pub stream_ms: f64,
+    /// End record to receipt.
+    pub confirm_ms: f64,
+    /// Bytes of state.
+    pub state_bytes: u64,
+    /// Bytes of the stream.
+    pub wire_bytes: u64,
+}
+
+/// A duration as the reports have it.
+#[must_use]
+pub fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Times phases and tells about them.
+pub struct Stopwatch {
+    events: Events,
+    start: Instant,
+    current: Option<(Phase, Instant)>,
+    times: BTreeMap<&'static str, f64>,
+}
+
+impl Stopwatch {
+    /// Starts with no phase.
+    #[must_use]
+    pub fn new(events: Events) -> Self {
+        Self { events, start: Instant::now(), current: None, times: BTreeMap::new() }
+    }
+
+    /// Ends the present phase and begins another.
+    pub fn enter(&mut self, phase: Phase) {
+        self.leave();
+        tracing::info!(phase = phase.name(), "migration phase");
+        self.current = Some((phase, Instant::now()));
+    }
+
+    /// Ends the present phase.
+    pub fn leave(&mut self) {
+        if let Some((phase, since)) = self.current.take() {
+            let took = ms(since.elapsed());
+            self.times.insert(phase.name(), took);
+            self.events.report("phase", &json!({"phase": phase.name(), "ms": took}));
+        }
+    }
+
+    /// The phase that is under way.
+    #[must_use]
+    pub fn phase(&self) -> &'static str {
+        self.current.map_or("none", |(phase, _)| phase.name())
+    }
+
+    /// Times so far, and the time since the start.
+    #[must_use]
+    pub fn times(&self) -> (BTreeMap<&'static str, f64>, f64) {
+        (self.times.clone(), ms(self.start.elapsed()))
+    }
+}

@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The source's role: the guest runs here until the destination has everything, and again if anything fails before go.
+//!
+//! [`send`] takes the VM and answers what became of it. `HandedOver` means that it runs at the destination; what is left
+//! of it here has to be dropped, which closes its VFs from STOP. `StillHere` means that it is as alive as before.
+//! `Undecided` means that go was written and no answer came: the VM stays paused, since it may run at the destination.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use vm_migration::protocol::MemoryRange;
+use vm_migration::{Migratable, MigratableError};
+use xe_vfio_device::device::DeviceError;
+use xe_vfio_device::stream::{Manifest, ManifestError};
+use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, EndpointError, SaveReport};
+
+use super::channel::{self, Channel};
+use super::protocol::{self, Config, DeviceOffer, Kind, Loaded, Ready, Reason, Running};
+use super::ram::{self, Zeros};
+use super::report::{DeviceReport, Phase, Report, Stopwatch, ms};
+use super::timer::Timer;
+use super::watch::Watch;
+use super::Limits;
+use crate::accel;
+use crate::events::Events;
+use crate::vm::{self, Vm};
+
+/// Why a VM did not move.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Nobody there.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The main connection.
+    #[error(transparent)]
+    Channel(#[from] channel::Error),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] ram::Error),
+    /// The VM here.
+    #[error(transparent)]
+    Vm(#[from] vm::Error),
+    /// A VF, through the traits.
+    #[error("VF {id} cannot migrate")]
+    Migratable {
+        /// Its name.
+        id: String,
+        /// Why.
+        #[source]
+        source: MigratableError,
+    },
+    /// A VF's state.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A VF's manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The destination says no before anything has stopped.
+    #[error("The destination will not take this VM: {0}")]
+    Refused(String),
+    /// The destination has given up.
+    #[error("The destination has given up: {0}")]
+    Peer(String),
+    /// Cancelled here.
+    #[error("The migration was ended: {0}")]
+    Cancelled(String),
+    /// VM state that is no JSON.
+    #[error("The VM state cannot be written")]
+    Encode(#[from] serde_json::Error),
+    /// An attempt id that is none.
+    #[error("The destination answers the attempt id {0:?}")]
+    Attempt(String),
+}
+
+impl From<accel::Error> for Error {
+    fn from(error: accel::Error) -> Self {
+        Self::Vm(error.into())
+    }
+}
+
+/// What became of the VM.
+pub enum Outcome {
+    /// It runs at the destination.
+    HandedOver {
+        /// What is left of it; to be dropped.
+        vm: Box<Vm>,
+        /// What it took.
+        report: Report,
+    },
+    /// It is here.
+    StillHere {
+        /// The VM.
+        vm: Box<Vm>,
+        /// Why it did not move.
+        error: Error,
+        /// What holds now, a sentence.
+        now: String,
+    },
+    /// It may be anywhere.
+    Undecided {
+        /// The VM, paused.
+        vm: Box<Vm>,
+        /// What happened to the answer.
+        error: Error,
+        /// When the destination's lease has surely ended.
+        lease_end: Instant,
+    },
+}
+
+struct Attempt<'a> {
+    vm: &'a mut Vm,
+    endpoint: &'a Endpoint,
+    limits: &'a Limits,
+    watch: &'a Watch,
+    clock: Stopwatch,
+    report: Report,
+    touched: bool,
+}
+
+/// Moves a running VM to whoever listens at `endpoint`.
+pub fn send(
+    mut vm: Box<Vm>,
+    endpoint: &Endpoint,
+    limits: &Limits,
+    watch: &Arc<Watch>,
+    events: &Events,
+) -> Outcome {
+    let of_timer = watch.clone();
+    let total = limits.total;
+    let timer = Timer::arm(total, move || {
+        of_timer.cancel(&format!("it took longer than {} s", total.as_secs_f64()));
+    });
+    let mut attempt = Attempt {
+        vm: &mut vm,
+        endpoint,
+        limits,
+        watch,
+        clock: Stopwatch::new(events.clone()),
+        report: Report::default(),
+        touched: false,
+    };
+    let mut channel = None;
+    match attempt.until_loaded(&mut channel) {
+        Ok(loaded) => {
+            timer.disarm();
+            let channel = channel.expect("a loaded destination is connected");
+            match attempt.go(channel, &loaded) {
+                Go::Running => {
+                    let report = attempt.finish(loaded.stopped);
+                    for device in vm.devices_mut() {
+                        // The crate refuses to run the VF here from now on.
+                        let _ = device.complete_migration();
+                    }
+                    Outcome::HandedOver { vm, report }
+                }
+                Go::NotTaken(error) => {
+                    let now = attempt.come_back();
+                    Outcome::StillHere { vm, error, now }
+                }
+                Go::Unknown(error) => {
+                    Outcome::Undecided { vm, error, lease_end: loaded.lease_end }
+                }
+            }
+        }
+        Err(error) => {
+            let error = match (watch.cancelled(), error) {
+                (Some(why), _) => Error::Cancelled(why),
+                (None, error) => error,
+            };
+            tracing::warn!(phase = attempt.clock.phase(), error = crate::describe(&error), "migration failed");
+            if let Some(channel) = channel {
+                let reason = crate::describe(&error);
+                // Beside the recovery: the guest comes first.
+                std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
+            }
+            let now = attempt.come_back();
+            Outcome::StillHere { vm, error, now }
+        }
+    }
+}
+
+/// The destination has everything.
+struct LoadedAt {
+    stopped: Instant,
+    lease_end: Instant,
+}
+
+enum Go {
+    Running,
+    NotTaken(Error),
+    Unknown(Error),
+}
+
+impl Attempt<'_> {
+    fn enter(&mut self, phase: Phase) -> Result<(), Error> {
+        self.clock.enter(phase);
+        self.watch.enter(phase.name());
+        self.watch.cancelled().map_or(Ok(()), |why| Err(Error::Cancelled(why)))
+    }
+
+    /// Everything up to the point where the destination could run the guest.
+    fn until_loaded(&mut self, place: &mut Option<Channel>) -> Result<LoadedAt, Error> {
+        self.enter(Phase::Connect)?;
+        let cancel = Cancel::new();
+        self.watch.add(cancel.clone());
+        let connection = self.endpoint.connect(self.limits.silence)?;
+        let channel = place.insert(Channel::new(connection, &cancel, self.limits.silence)?);
+        let ready = self.agree(channel)?;
+
+        self.enter(Phase::Precopy)?;
+        let rest = self.precopy(channel)?;
+
+        self.enter(Phase::Quiesce)?;
+        self.touched = true;
+        self.vm.with_group(|group| group.quiesce()).map_err(vm::Error::from)?;
+
+        self.enter(Phase::Stop)?;
+        let stopped = Instant::now();
+        self.vm.pause_vcpu()?;
+        self.vm.with_group(|group| group.stop()).map_err(vm::Error::from)?;
+
+        self.enter(Phase::Stream)?;
+        self.stream(channel, rest)?;
+
+        self.enter(Phase::Load)?;
+        let state = serde_json::to_vec(&self.vm.save()?)?;
+        channel.send_raw(Kind::State, 0, &state)?;
+        let _: Loaded = expect(channel, Kind::Loaded, "the destination loads the VM")?;
+        // Counted from here, it ends later than the destination's own count.
+        let lease_end = Instant::now() + Duration::from_millis(ready.lease_ms) + Duration::from_secs(1);
+        Ok(LoadedAt { stopped, lease_end })
+    }
+
+    /// Tells the destination what comes and hears whether it can take it.
+    fn agree(&mut self, channel: &mut Channel) -> Result<Ready, Error> {
+        let mut devices = Vec::new();
+        for device in self.vm.devices_mut() {
+            let id = device.device_id().to_owned();
+            device
+                .start_migration()
+                .map_err(|source| Error::Migratable { id: id.clone(), source })?;
+            let manifest = device.manifest()?.encode()?;
+            devices.push(DeviceOffer { id, manifest, manifest_version: Manifest::newest_version() });
+        }
+        let memory = self.vm.ram().size();
+        let config = Config { memory, accel: self.vm.accel().0, devices };
+        channel.send(Kind::Config, &config)?;
+        let ready: Ready = expect(channel, Kind::Ready, "the destination prepares")?;
+        let attempt: AttemptId =
+            ready.attempt.parse().map_err(|_| Error::Attempt(ready.attempt.clone()))?;
+        for device in self.vm.devices() {
+            self.watch.add(device.begin_attempt(attempt));
+            self.watch.add_device(device.device_id(), device.progress());
+        }
+        self.report.prepare_ms = ready.prepare_ms;
+        tracing::info!(%attempt, prepare_ms = ready.prepare_ms, "the destination is ready");
+        Ok(ready)
+    }
+
+    /// Sends memory while the guest runs, until little is dirty; answers what is.
+    fn precopy(&mut self, channel: &mut Channel) -> Result<Vec<MemoryRange>, Error> {
+        self.vm.accelerator().start_dirty_log()?;
+        for device in self.vm.devices_mut() {
+            let id = device.device_id().to_owned();
+            device.start_dirty_log().map_err(|source| Error::Migratable { id, source })?;
+        }
+        let ram = self.vm.ram().clone();
+        let everything = ram::all(&ram);
+        self.pass(channel, everything.regions(), Zeros::Skip)?;
+        loop {
+            let dirty = self.dirty()?;
+            let bytes: u64 = dirty.iter().map(|r| r.length).sum();
+            if bytes <= self.limits.few_bytes || self.report.passes >= self.limits.passes {
+                return Ok(dirty);
+            }
+            self.pass(channel, &dirty, Zeros::Send)?;
+        }
+    }
+
+    /// What vCPU and VFs have written since the last time.
+    fn dirty(&mut self) -> Result<Vec<MemoryRange>, Error> {
+        let mut tables = vec![self.vm.accelerator().dirty_log()?];
+        for device in self.vm.devices_mut() {
+            let id = device.device_id().to_owned();
+            tables.push(device.dirty_log().map_err(|source| Error::Migratable { id, source })?);
+        }
+        Ok(ram::union(tables, self.vm.ram().size()))
+    }
+
+    fn pass(
+        &mut self,
+        channel: &mut Channel,
+        ranges: &[MemoryRange],
+        zeros: Zeros,
+    ) -> Result<u64, Error> {
+        let sent = match ram::send(channel, self.vm.ram(), ranges, zeros) {
+            Ok(sent) => sent,
+            Err(error) => return Err(reason_of(channel, error.into())),
+        };
+        self.report.passes += 1;
+        self.report.memory_bytes += sent;
+        tracing::info!(pass = self.report.passes, bytes = sent, "memory pass");
+        Ok(sent)
+    }
+
+    /// The VFs' streams, each on its own connection and thread, beside the last pass over memory.
+    fn stream(&mut self, channel: &mut Channel, rest: Vec<MemoryRange>) -> Result<(), Error> {
+        // Everything stands still: this is all that was ever written and not sent.
+        let mut last = rest;
+        last.extend(self.dirty()?);
+        let mut table = vm_migration::protocol::MemoryRangeTable::default();
+        last.into_iter().for_each(|range| table.push(range));
+        let last = ram::union(vec![table], self.vm.ram().size());
+
+        let (vm, endpoint) = (&*self.vm, self.endpoint);
+        let give_up = || vm.devices().iter().for_each(|d| d.cancel_handle().cancel());
+        let (memory, streams) = std::thread::scope(|scope| {
+            let threads: Vec<_> = vm
+                .devices()
+                .iter()
+                .map(|device| {
+                    scope.spawn(move || {
+                        device.send_to(endpoint).inspect_err(|_| give_up())
+                    })
+                })
+                .collect();
+            let memory = ram::send(channel, vm.ram(), &last, Zeros::Send).inspect_err(|_| give_up());
+            let streams: Vec<_> =
+                threads.into_iter().map(|t| t.join().expect("a stream's thread does not panic")).collect();
+            (memory, streams)
+        });
+        // A VF's error first: the memory's may only be its consequence.
+        let mut reports = Vec::new();
+        let mut failed: Option<DeviceError> = None;
+        for result in streams {
+            match result {
+                Ok(report) => reports.push(report),
+                Err(error) if failed.is_none() => failed = Some(error),
+                Err(error) => tracing::warn!(error = crate::describe(&error), "another VF failed"),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let sent = memory.map_err(|error| reason_of(channel, error.into()))?;
+        self.report.passes += 1;
+        self.report.memory_bytes += sent;
+        self.report.last_pass_bytes = sent;
+        for (device, report) in self.vm.devices().iter().zip(reports) {
+            self.report.devices.insert(device.device_id().to_owned(), device_report(&report));
+        }
+        Ok(())
+    }
+
+    /// The commitment: from here on only the destination's answer brings the guest back.
+    fn go(&mut self, mut channel: Channel, loaded: &LoadedAt) -> Go {
+        if let Err(error) = self.enter(Phase::Resume) {
+            return self.abandon(channel, error);
+        }
+        if !self.watch.commit() {
+            let why = self.watch.cancelled().unwrap_or_default();
+            return self.abandon(channel, Error::Cancelled(why));
+        }
+        tracing::info!(lease_ms = ms(loaded.lease_end - Instant::now()), "go");
+        let answer = channel
+            .send_raw(Kind::Go, 0, &[])
+            .map_err(Error::from)
+            .and_then(|()| {
+                channel.set_patience(self.limits.answer);
+                expect::<Running>(&mut channel, Kind::Running, "the destination starts the guest")
+            });
+        self.report.wire_bytes += channel.bytes();
+        match answer {
+            Ok(_) => Go::Running,
+            // Said by a destination that has reset its VFs.
+            Err(error @ Error::Peer(_)) => Go::NotTaken(error),
+            Err(error) => Go::Unknown(error),
+        }
+    }
+
+    /// Nothing of go was written, so the guest is still ours.
+    fn abandon(&self, channel: Channel, error: Error) -> Go {
+        let reason = crate::describe(&error);
+        std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
+        Go::NotTaken(error)
+    }
+
+    fn finish(&mut self, stopped: Instant) -> Report {
+        self.report.downtime_ms = ms(stopped.elapsed());
+        self.clock.leave();
+        let (phases, total) = self.clock.times();
+        let mut report = std::mem::take(&mut self.report);
+        report.phases = phases;
+        report.total_ms = total;
+        report.state_bytes = report.devices.values().map(|d| d.state_bytes).sum();
+        report.wire_bytes += report.devices.values().map(|d| d.wire_bytes).sum::<u64>();
+        report
+    }
+
+    /// The guest runs here again; says what became of its VFs.
+    fn come_back(&mut self) -> String {
+        self.clock.leave();
+        if let Err(error) = self.vm.accelerator().stop_dirty_log() {
+            tracing::warn!(%error, "the dirty log stays on");
+        }
+        for device in self.vm.devices_mut() {
+            let _ = device.stop_dirty_log();
+        }
+        if !self.touched {
+            return "The guest runs on at the source and was never paused".into();
+        }
+        match self.vm.recover() {
+            Ok(report) => format!("The guest runs on at the source; {report}"),
+            Err(error) => format!("The guest is paused at the source: {}", crate::describe(&error)),
+        }
+    }
+}
+
+/// Reads a message, or the reason why it does not come.
+fn expect<T: serde::de::DeserializeOwned>(
+    channel: &mut Channel,
+    wanted: Kind,
+    doing: &'static str,
+) -> Result<T, Error> {
+    let (header, payload) = channel.receive(doing, &|| 0)?;
+    match header.kind {
+        kind if kind == wanted => Ok(protocol::decode(kind, payload).map_err(channel::Error::from)?),
+        kind @ (Kind::Refused | Kind::Failed) => {
+            let Reason { reason } = protocol::decode(kind, payload).map_err(channel::Error::from)?;
+            Err(if kind == Kind::Refused { Error::Refused(reason) } else { Error::Peer(reason) })
+        }
+        got => Err(channel::Error::from(protocol::Error::Order { got, expected: "an answer" }).into()),
+    }
+}
+
+/// When sending fails, the destination has often said why.
+fn reason_of(channel: &mut Channel, error: Error) -> Error {
+    channel.set_patience(Duration::from_secs(1));
+    match expect::<Running>(channel, Kind::Running, "the destination says why it failed") {
+        Err(told @ (Error::Peer(_) | Error::Refused(_))) => told,
+        _ => error,
+    }
+}
+
+fn device_report(report: &SaveReport) -> DeviceReport {
+    DeviceReport {
+        enter_ms: ms(report.enter),
+        stream_ms: ms(report.stream),
+        confirm_ms: ms(report.confirm),
+        state_bytes: report.totals.payload_bytes,
+        wire_bytes: report.totals.wire_bytes,
+    }
+}

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The process around a VM: which commands it takes when, and what holds after each of them.
+//!
+//! A long command takes the VM out of [`State`] and puts it back, so that others are answered meanwhile. `Undecided` is
+//! the one state that needs a human: the guest was told to run at a destination and no word came back.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use xe_vfio_device::device::Options;
+use xe_vfio_device::transfer::{Endpoint, Listener};
+
+use crate::api::{Request, Response};
+use crate::config::{DeviceConfig, HostConfig};
+use crate::events::Events;
+use crate::migration::destination::Destination;
+use crate::migration::source::{self, Outcome};
+use crate::migration::watch::Watch;
+use crate::migration::Limits;
+use crate::snapshot;
+use crate::vm::Vm;
+
+/// What is here.
+enum State {
+    /// No VM.
+    Empty,
+    /// A VM, running or paused.
+    Here(Box<Vm>),
+    /// A VM that may run elsewhere.
+    Undecided {
+        vm: Box<Vm>,
+        lease_end: Instant,
+    },
+    /// A command has it.
+    Busy(&'static str, Arc<Watch>),
+    /// It runs elsewhere.
+    HandedOver,
+}
+
+impl State {
+    fn name(&self) -> String {
+        match self {
+            Self::Empty => "without a VM".into(),
+            Self::Here(vm) if vm.accelerator().ended().is_some() => "ended".into(),
+            Self::Here(vm) if vm.is_running() => "running".into(),
+            Self::Here(_) => "paused".into(),
+            Self::Undecided { .. } => "paused, perhaps running at the destination".into(),
+            Self::Busy(what, _) => (*what).into(),
+            Self::HandedOver => "handed over".into(),
+        }
+    }
+}
+
+/// The process.
+pub struct Vmm {
+    host: HostConfig,
+    devices: Vec<DeviceConfig>,
+    limits: Limits,
+    options: Options,
+    events: Events,
+    state: Mutex<State>,
+    exit: Mutex<Option<u8>>,
+    exiting: Condvar,
+}
+
+/// Why a command failed, for people.
+type Failed = String;
+
+impl Vmm {
+    /// A process without a VM.
+    #[must_use]
+    pub fn new(
+        host: HostConfig,
+        devices: Vec<DeviceConfig>,
+        limits: Limits,
+        options: Options,
+        events: Events,
+    ) -> Self {
+        Self {
+            host,
+            devices,
+            limits,
+            options,
+            events,
+            state: Mutex::new(State::Empty),
+            exit: Mutex::new(None),
+            exiting: Condvar::new(),
+        }
+    }
+
+    /// Gives it a VM.
+    pub fn adopt(&self, vm: Box<Vm>) {
+        *self.lock() = State::Here(vm);
+    }
+
+    /// What the VM does, in a word or a few.
+    #[must_use]
+    pub fn state_name(&self) -> String {
+        self.lock().name()
+    }
+
+    /// Ends the process.
+    pub fn exit(&self, code: u8) {
+        self.exit.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+        self.exiting.notify_all();
+    }
+
+    /// Waits until somebody ends the process; drops the VM, which closes its VFs.
+    #[must_use]
+    pub fn wait_for_exit(&self) -> u8 {
+        let mut exit = self.exit.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = loop {
+            match *exit {
+                Some(code) => break code,
+                None => exit = self.exiting.wait(exit).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(std::mem::replace(&mut *self.lock(), State::Empty));
+        code
+    }
+
+    /// Does what is asked; the second value ends the process once the answer has been given.
+    pub fn handle(&self, request: Request) -> (Response, Option<u8>) {
+        tracing::info!(?request, "asked");
+        let mut exit = None;
+        let result = match request {
+            Request::Ping {} => Ok(json!({"pid": std::process::id()})),
+            Request::Info {} => Ok(self.info()),
+            Request::Pause {} => self.pause(),
+            Request::Resume { force } => self.resume(force),
+            Request::Snapshot { url } => self.snapshot(&url),
+            Request::SendMigration { url, timeout } => {
+                self.send_migration(&url, timeout).inspect(|_| exit = Some(0))
+            }
+            Request::CancelMigration {} => self.cancel_migration(),
+            Request::ReceiveMigration { url } => self.receive_once(&url),
+            Request::Shutdown {} => {
+                exit = Some(0);
+                self.cancel_for_shutdown();
+                Ok(Value::Null)
+            }
+        };
+        let response = match result {
+            Ok(ok) => Response::Done { ok },
+            Err(error) => {
+                let state = self.state_name();
+                tracing::warn!(error, state, "command failed");
+                Response::Failed { error, state }
+            }
+        };
+        (response, exit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the VM for a command.
+    fn take(&self, what: &'static str) -> Result<(Box<Vm>, Arc<Watch>), Failed> {
+        let mut state = self.lock();
+        let watch = Arc::new(Watch::default());
+        match std::mem::replace(&mut *state, State::Busy(what, watch.clone())) {
+            State::Here(vm) => Ok((vm, watch)),
+            other => {
+                *state = other;
+                Err(format!("There is no VM to be had: this VMM is {}", state.name()))
+            }
+        }
+    }
+
+    fn info(&self) -> Value {
+        let state = self.lock();
+        let mut info = json!({"state": state.name(), "pid": std::process::id()});
+        match &*state {
+            State::Here(vm) | State::Undecided { vm, .. } => describe_vm(&mut info, vm),
+            State::Busy(_, watch) => info["migration"] = watch.view(),
+            State::Empty | State::HandedOver => {}
+        }
+        if let State::Undecided { lease_end, .. } = &*state {
+            let left = lease_end.saturating_duration_since(Instant::now());
+            info["lease_left_ms"] = json!(crate::migration::report::ms(left));
+        }
+        info
+    }
+
+    fn pause(&self) -> Result<Value, Failed> {
+        let (mut vm, _) = self.take("pausing")?;
+        let paused = vm.pause();
+        self.adopt(vm);
+        paused.map_err(|e| crate::describe(&e))?;
+        self.events.report("paused", &json!({}));
+        Ok(Value::Null)
+    }
+
+    fn resume(&self, force: bool) -> Result<Value, Failed> {
+        let mut vm = self.take_to_resume(force)?;
+        let resumed = vm.resume();
+        self.adopt(vm);
+        let report = resumed.map_err(|e| crate::describe(&e))?;
+        self.events.report("resumed", &json!({"devices": report.to_string()}));
+        Ok(json!({"devices": report.to_string()}))
+    }
+
+    fn take_to_resume(&self, force: bool) -> Result<Box<Vm>, Failed> {
+        let mut state = self.lock();
+        if let State::Undecided { lease_end, .. } = &*state {
+            let left = lease_end.saturating_duration_since(Instant::now());
+            if !left.is_zero() && !force {
+                return Err(format!(
+                    "The guest may still start at the destination for {:.1} s; --force resumes it all the same",
+                    left.as_secs_f64()
+                ));
+            }
+        }
+        let watch = Arc::new(Watch::default());
+        match std::mem::replace(&mut *state, State::Busy("resuming", watch)) {
+            State::Here(vm) => Ok(vm),
+            State::Undecided { vm, .. } => {
+                vm.devices().iter().for_each(|d| d.reclaim());
+                Ok(vm)
+            }
+            other => {
+                *state = other;
+                Err(format!("There is no VM to be resumed: this VMM is {}", state.name()))
+            }
+        }
+    }
+
+    fn snapshot(&self, url: &str) -> Result<Value, Failed> {
+        let directory = snapshot::directory(url).map_err(|e| crate::describe(&e))?;
+        let (mut vm, _) = self.take("taking a snapshot")?;
+        let started = Instant::now();
+        let saved = if vm.is_running() {
+            Err("The VM runs; pause it first".to_owned())
+        } else {
+            snapshot::save(&mut vm, &directory).map_err(|e| crate::describe(&e))
+        };
+        self.adopt(vm);
+        saved?;
+        let ms = crate::migration::report::ms(started.elapsed());
+        self.events.report("snapshot", &json!({"directory": directory, "ms": ms}));
+        Ok(json!({"directory": directory, "ms": ms}))
+    }
+
+    fn send_migration(&self, url: &str, timeout: Option<f64>) -> Result<Value, Failed> {
+        let endpoint: Endpoint = url.parse().map_err(|e| crate::describe(&e))?;
+        let mut limits = self.limits;
+        if let Some(seconds) = timeout {
+            limits.total = Duration::try_from_secs_f64(seconds)
+                .map_err(|e| format!("A timeout of {seconds} s cannot be: {e}"))?;
+        }
+        let (vm, watch) = self.take("migrating")?;
+        if !vm.is_running() {
+            self.adopt(vm);
+            return Err("The VM is paused; resume it before it is migrated".into());
+        }
+        self.events.report("migration", &json!({"url": url}));
+        match source::send(vm, &endpoint, &limits, &watch, &self.events) {
+            Outcome::HandedOver { vm, report } => {
+                // Closes its VFs from STOP.
+                drop(vm);
+                *self.lock() = State::HandedOver;
+                let report = serde_json::to_value(report).map_err(|e| e.to_string())?;
+                self.events.report("migrated", &report);
+                Ok(report)
+            }
+            Outcome::StillHere { vm, error, now } => {
+                self.adopt(vm);
+                let error = crate::describe(&error);
+                self.events.report("migration-failed", &json!({"error": error, "now": now}));
+                Err(format!("{error}. {now}"))
+            }
+            Outcome::Undecided { vm, error, lease_end } => {
+                *self.lock() = State::Undecided { vm, lease_end };
+                let error = crate::describe(&error);
+                let now = "The destination was told to run the guest and has not answered: the guest stays paused \
+                           here, see whether it runs there, then resume --force or shutdown";
+                self.events.report("migration-undecided", &json!({"error": error, "now": now}));
+                Err(format!("{error}. {now}"))
+            }
+        }
+    }
+
+    fn cancel_migration(&self) -> Result<Value, Failed> {
+        match &*self.lock() {
+            State::Busy(_, watch) if watch.cancel("cancelled by the user") => Ok(Value::Null),
+            State::Busy(..) => Err("It is too late to cancel: the destination was told to run the guest".into()),
+            _ => Err("There is no migration to be cancelled".into()),
+        }
+    }
+
+    fn cancel_for_shutdown(&self) {
+        if let State::Busy(_, watch) = &*self.lock() {
+            watch.cancel("the VMM is shutting down");
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        Destination {
+            host: self.host.clone(),
+            devices: self.devices.clone(),
+            limits: self.limits,
+            options: self.options,
+            events: self.events.clone(),
+        }
+    }
+
+    /// Listens for a migration.
+    ///
+    /// # Errors
+    /// A sentence on why it cannot.
+    pub fn listen(&self, url: &str) -> Result<Listener, String> {
+        let endpoint: Endpoint = url.parse().map_err(|e| crate::describe(&e))?;
+        let listener = endpoint.listen().map_err(|e| crate::describe(&e))?;
+        let at = listener.endpoint().to_string();
+        tracing::info!(url = at, "waiting for a migration");
+        self.events.report("listening", &json!({"url": at}));
+        Ok(listener)
+    }
+
+    fn receive_once(&self, url: &str) -> Result<Value, Failed> {
+        let listener = self.listen(url)?;
+        self.receive(&listener).map(|()| Value::Null).map_err(|(error, _)| error)
+    }
+
+    /// Takes one attempt in; the VM runs when it has arrived. With the error comes whether it was wanted.
+    fn receive(&self, listener: &Listener) -> Result<(), (Failed, bool)> {
+        let watch = Arc::new(Watch::default());
+        {
+            let mut state = self.lock();
+            if !matches!(*state, State::Empty) {
+                let name = state.name();
+                return Err((format!("This VMM takes no other VM: it is {name}"), true));
+            }
+            *state = State::Busy("receiving", watch.clone());
+        }
+        match self.destination().receive(listener, &watch) {
+            Ok(vm) => {
+                self.adopt(vm);
+                Ok(())
+            }
+            Err(error) => {
+                *self.lock() = State::Empty;
+                let cancelled = watch.cancelled().is_some();
+                let error = crate::describe(&error);
+                let detail = json!({"error": error, "cancelled": cancelled});
+                self.events.report("receive-failed", &detail);
+                Err((error, cancelled))
+            }
+        }
+    }
+
+    /// Takes attempts in until one has arrived or the user gives up; with `once` after the first.
+    ///
+    /// # Errors
+    /// Why the last attempt failed.
+    pub fn receive_until_here(&self, listener: &Listener, once: bool) -> Result<(), String> {
+        loop {
+            match self.receive(listener) {
+                Ok(()) => return Ok(()),
+                Err((error, cancelled)) if once || cancelled => return Err(error),
+                Err((error, _)) => tracing::warn!(error, "attempt failed; waiting for the next one"),
+            }
+        }
+    }
+}
+
+fn describe_vm(info: &mut Value, vm: &Vm) {
+    let (accel, fallback) = vm.accel();
+    info["accel"] = json!(accel);
+    if let Some(why) = fallback {
+        info["accel_reason"] = json!(format!("KVM cannot be used: {why}"));
+    }
+    info["memory"] = json!(vm.ram().size());
+    if let Some(why) = vm.accelerator().ended() {
+        info["ended"] = json!(why);
+    }
+    let devices: Vec<_> = vm
+        .devices()
+        .iter()
+        .map(|device| {
+            let now = device.info();
+            json!({
+                "id": device.device_id(),
+                "path": device.passthrough().vf().path(),
+                "state": now.state.map(|s| s.to_string()),
+                "busy": now.busy,
+                "reset": now.reset.map(|r| r.to_string()),
+                "handed_over": now.handed_over,
+                "dirty_strategy": device.dirty_strategy(),
+            })
+        })
+        .collect();
+    info["devices"] = json!(devices);
+}
