@@ -111,11 +111,20 @@ impl<D: MigrationDevice> Vf<D, Saving<D::Stream>> {
     /// [`Stuck`] with the session as it is when data is left to read. When a read has failed there is nothing to drain and
     /// the kernel is asked all the same; it answers EIO and stays in STOP_COPY unless its producers had finished.
     pub fn finish(self) -> Result<Vf<D, Stopped>, Stuck<D>> {
-        if self.state.progress == Progress::Open {
-            return Err(Stuck {
-                error: TransitionError::NotDrained,
-                vf: self.into(),
-            });
+        match self.state.progress {
+            Progress::Open => {
+                return Err(Stuck {
+                    error: TransitionError::NotDrained,
+                    vf: self.into(),
+                });
+            }
+            Progress::Ended => {}
+            Progress::Failed(error) => {
+                // A reset by somebody else kills the fd too, and a SET would then stop a VF that has lost everything.
+                if self.device.state() != Ok(DeviceState::StopCopy) {
+                    return Err(self.stuck(TransitionError::Stream(error)));
+                }
+            }
         }
         self.with(StreamDead::new(DeviceState::StopCopy)).stop()
     }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // vfio-ioctls lends its fd as a number
 //! A VF behind an open VFIO device.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -18,6 +19,14 @@ impl VfioHandle {
     /// Shares the device with its other users.
     pub fn new(device: Arc<VfioDevice>) -> Self {
         Self(device)
+    }
+}
+
+impl fmt::Debug for VfioHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VfioHandle")
+            .field(&self.0.as_raw_fd())
+            .finish()
     }
 }
 
