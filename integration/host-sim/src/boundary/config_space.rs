@@ -74,7 +74,12 @@ pub fn initial(config: &HostConfig, index: u16) -> Vec<u8> {
     put(&mut b, 0x08, u64::from(config.revision), 1);
     put(&mut b, 0x09, 0x03_8000, 3);
     put(&mut b, 0x10, bar0_address(index), 4);
-    put(&mut b, 0x18, bar2_address(index, config.bar2_size()) | 0xc, 8);
+    put(
+        &mut b,
+        0x18,
+        bar2_address(index, config.bar2_size()) | 0xc,
+        8,
+    );
     put(&mut b, 0x2c, 0x8086, 2);
     put(&mut b, 0x2e, 0x1100, 2);
     put(&mut b, 0x34, EXP as u64, 1);
@@ -86,7 +91,12 @@ pub fn initial(config: &HostConfig, index: u16) -> Vec<u8> {
     // Power management, version 3.
     put(&mut b, PM, 0x0003_0000 | (MSIX as u64) << 8 | 0x01, 4);
     put(&mut b, PM + 4, 0x8, 2);
-    put(&mut b, MSIX, u64::from(abi::MSIX_VECTORS - 1) << 16 | 0x11, 4);
+    put(
+        &mut b,
+        MSIX,
+        u64::from(abi::MSIX_VECTORS - 1) << 16 | 0x11,
+        4,
+    );
     put(&mut b, MSIX + 4, u64::from(abi::MSIX_TABLE), 4);
     put(&mut b, MSIX + 8, u64::from(abi::MSIX_PBA), 4);
     b
@@ -112,7 +122,12 @@ impl ConfigSpace {
     /// When the file cannot be made or mapped.
     pub fn open(path: &Path, config: &HostConfig, vf: &Vf) -> io::Result<Self> {
         let reset = initial(config, vf.index());
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         if file.metadata()?.len() != SIZE as u64 {
             file.set_len(SIZE as u64)?;
             use std::os::unix::fs::FileExt;
@@ -120,8 +135,13 @@ impl ConfigSpace {
         }
         let address = sys::map_shared(file.as_raw_fd(), SIZE as u64, 0)
             .map_err(|e| io::Error::from_raw_os_error(e.0))?;
-        let bytes = NonNull::new(address as *mut _).ok_or_else(|| io::Error::other("mmap answered address 0"))?;
-        Ok(Self { bytes, reset, mask: writable(config.bar2_size()) })
+        let bytes = NonNull::new(address as *mut _)
+            .ok_or_else(|| io::Error::other("mmap answered address 0"))?;
+        Ok(Self {
+            bytes,
+            reset,
+            mask: writable(config.bar2_size()),
+        })
     }
 
     fn bytes(&self) -> &[AtomicU8; SIZE] {

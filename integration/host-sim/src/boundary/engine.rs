@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The thread that runs the VFs whose DMA goes to this process's memory.
 //!
-//! A doorbell is plain memory, so it has to be polled: every few microseconds while jobs come in, ever more rarely (at most
-//! every millisecond) when none do. With no VF attached it sleeps.
+//! A doorbell is plain memory, so it has to be polled: every few microseconds while jobs come in, ever more rarely (down to
+//! every other millisecond) when none do. With no VF attached it sleeps.
 
 // Unsafe: signal mask and fork handlers.
 #![allow(unsafe_code)]
@@ -33,7 +33,10 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
     }
-    let started = std::thread::Builder::new().name(name.to_owned()).stack_size(512 << 10).spawn(body);
+    let started = std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(512 << 10)
+        .spawn(body);
     // SAFETY: `old` was filled above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, old.as_ptr(), std::ptr::null_mut()) };
     if let Err(error) = started {
@@ -77,7 +80,7 @@ fn pause(idle: Duration) -> Duration {
         0..2_000 => Duration::from_micros(20),
         2_000..50_000 => Duration::from_micros(100),
         50_000..1_000_000 => Duration::from_micros(400),
-        _ => Duration::from_millis(1),
+        _ => Duration::from_millis(2),
     }
 }
 
@@ -119,9 +122,14 @@ fn step_all() -> (bool, bool) {
         if !vf.vf.ring_may_have_work() {
             continue;
         }
-        let Some(ioas) = vf.ioas.lock().clone() else { continue };
+        let Some(ioas) = vf.ioas.lock().clone() else {
+            continue;
+        };
         for _ in 0..BATCH {
-            match vf.vf.engine_step(&*ioas, &|vector| vf.irqs.lock().signal(vector)) {
+            match vf
+                .vf
+                .engine_step(&*ioas, &|vector| vf.irqs.lock().signal(vector))
+            {
                 Step::Worked => worked = true,
                 Step::Idle | Step::Halted => break,
             }

@@ -98,7 +98,9 @@ pub struct Attached {
 impl Attached {
     /// VF number `index`, from 1.
     pub fn vf(&self, index: u16) -> Result<&VfLocal, Errno> {
-        self.vfs.get(usize::from(index).wrapping_sub(1)).ok_or(Errno::ENODEV)
+        self.vfs
+            .get(usize::from(index).wrapping_sub(1))
+            .ok_or(Errno::ENODEV)
     }
 }
 
@@ -141,13 +143,19 @@ pub fn attach(dir: &Path) -> Result<(), AttachError> {
         }
     }
     let open = dir.join("open");
-    let device = sys::stat_path(&c_path(&open)).map_err(|e| AttachError::Files(std::io::Error::from_raw_os_error(e.0)))?.st_dev;
+    let device = sys::stat_path(&c_path(&open))
+        .map_err(|e| AttachError::Files(std::io::Error::from_raw_os_error(e.0)))?
+        .st_dev;
     let own = dir.join("boundary");
     std::fs::create_dir_all(&own).map_err(AttachError::Files)?;
     let mut vfs = Vec::new();
     for vf in host.vfs() {
-        let config = ConfigSpace::open(&own.join(format!("config-{}", vf.index())), host.config(), vf)
-            .map_err(AttachError::Files)?;
+        let config = ConfigSpace::open(
+            &own.join(format!("config-{}", vf.index())),
+            host.config(),
+            vf,
+        )
+        .map_err(AttachError::Files)?;
         vfs.push(VfLocal {
             vf: Arc::clone(vf),
             lock: FileLock::new(&own.join(format!("lock-{}", vf.index()))),
@@ -158,8 +166,17 @@ pub fn attach(dir: &Path) -> Result<(), AttachError> {
         });
     }
     let lock = FileLock::new(&own.join("lock"));
-    let attached = Arc::new(Attached { host, vfs, lock, device, dir });
-    let slot = HOSTS.iter().find(|s| s.get().is_none()).ok_or(AttachError::TooMany)?;
+    let attached = Arc::new(Attached {
+        host,
+        vfs,
+        lock,
+        device,
+        dir,
+    });
+    let slot = HOSTS
+        .iter()
+        .find(|s| s.get().is_none())
+        .ok_or(AttachError::TooMany)?;
     let first = !any();
     paths::add(&attached).map_err(AttachError::Files)?;
     object::collect_garbage(&attached);
@@ -176,7 +193,10 @@ pub fn attach(dir: &Path) -> Result<(), AttachError> {
 
 /// Whatever this process holds already may be ours: inherited, or opened before.
 fn suspect_inherited() {
-    let fds = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let fds = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
     for fd in fds.filter_map(|e| e.file_name().to_str()?.parse().ok()) {
         table::suspect(fd);
     }

@@ -44,7 +44,11 @@ pub struct Ioas {
 /// Whether `[iova, iova + len)` can be mapped at all.
 pub fn in_ranges(iova: u64, len: u64) -> bool {
     let last = iova.checked_add(len - 1);
-    last.is_some_and(|last| RANGES.iter().any(|&(first, end)| first <= iova && last <= end))
+    last.is_some_and(|last| {
+        RANGES
+            .iter()
+            .any(|&(first, end)| first <= iova && last <= end)
+    })
 }
 
 /// Whether all of `[address, address + len)` is mapped in this process.
@@ -54,7 +58,14 @@ pub fn is_mapped(address: u64, len: u64) -> bool {
     let mut done = 0;
     while done < len {
         let part = CHUNK.min(len - done);
-        if call!(libc::SYS_mincore, address + done, part, residency.as_mut_ptr()).is_err() {
+        if call!(
+            libc::SYS_mincore,
+            address + done,
+            part,
+            residency.as_mut_ptr()
+        )
+        .is_err()
+        {
             return false;
         }
         done += part;
@@ -85,27 +96,45 @@ impl Ioas {
     /// `EINVAL` when the range cuts through a mapping; nothing is removed then.
     pub fn unmap(&self, iova: u64, len: u64) -> Result<u64, Errno> {
         let mut mappings = self.mappings.lock();
-        let hit: Vec<_> = overlapping(&mappings, iova, len).map(|(&start, m)| (start, m.len)).collect();
+        let hit: Vec<_> = overlapping(&mappings, iova, len)
+            .map(|(&start, m)| (start, m.len))
+            .collect();
         let last = iova.saturating_add(len - 1);
-        if hit.iter().any(|&(start, size)| start < iova || start + (size - 1) > last) {
+        if hit
+            .iter()
+            .any(|&(start, size)| start < iova || start + (size - 1) > last)
+        {
             return Err(Errno::EINVAL);
         }
-        Ok(hit.iter().filter_map(|(start, _)| mappings.remove(start)).map(|m| m.len).sum())
+        Ok(hit
+            .iter()
+            .filter_map(|(start, _)| mappings.remove(start))
+            .map(|m| m.len)
+            .sum())
     }
 
     /// Removes everything and answers its bytes.
     pub fn unmap_all(&self) -> u64 {
-        std::mem::take(&mut *self.mappings.lock()).values().map(|m| m.len).sum()
+        std::mem::take(&mut *self.mappings.lock())
+            .values()
+            .map(|m| m.len)
+            .sum()
     }
 
     /// The mapping that is exactly this range.
     pub fn find(&self, iova: u64, len: u64) -> Option<Mapping> {
-        self.mappings.lock().get(&iova).copied().filter(|m| m.len == len)
+        self.mappings
+            .lock()
+            .get(&iova)
+            .copied()
+            .filter(|m| m.len == len)
     }
 
     /// Mappings that touch the range, with their IOVA.
     pub fn overlaps(&self, iova: u64, len: u64) -> Vec<(u64, Mapping)> {
-        overlapping(&self.mappings.lock(), iova, len).map(|(&i, &m)| (i, m)).collect()
+        overlapping(&self.mappings.lock(), iova, len)
+            .map(|(&i, &m)| (i, m))
+            .collect()
     }
 
     /// The lowest free IOVA for `len` bytes.
@@ -182,29 +211,70 @@ fn overlapping(
     len: u64,
 ) -> impl Iterator<Item = (&u64, &Mapping)> {
     let last = iova.saturating_add(len - 1);
-    let before = mappings.range(..iova).next_back().filter(|(start, m)| *start + (m.len - 1) >= iova);
+    let before = mappings
+        .range(..iova)
+        .next_back()
+        .filter(|(start, m)| *start + (m.len - 1) >= iova);
     before.into_iter().chain(mappings.range(iova..=last))
 }
 
 /// Copies between `local` and `remote` in this process by `number`, process_vm_readv or process_vm_writev.
 fn transfer(number: i64, local: *mut u8, remote: u64, len: usize) -> Result<(), Errno> {
-    let local = libc::iovec { iov_base: local.cast(), iov_len: len };
-    let remote = libc::iovec { iov_base: remote as *mut _, iov_len: len };
-    let moved = call!(number, sys::pid(), &raw const local, 1, &raw const remote, 1, 0)?;
-    if moved as usize == len { Ok(()) } else { Err(Errno::EFAULT) }
+    let local = libc::iovec {
+        iov_base: local.cast(),
+        iov_len: len,
+    };
+    let remote = libc::iovec {
+        iov_base: remote as *mut _,
+        iov_len: len,
+    };
+    let moved = call!(
+        number,
+        sys::pid(),
+        &raw const local,
+        1,
+        &raw const remote,
+        1,
+        0
+    )?;
+    if moved as usize == len {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 impl Dma for Ioas {
     fn read(&self, iova: u64, buf: &mut [u8]) -> Result<(), Errno> {
-        self.walk(iova, buf.len() as u64, |m| m.read, |address, at, len| {
-            transfer(libc::SYS_process_vm_readv, buf[at..at + len].as_mut_ptr(), address, len)
-        })
+        self.walk(
+            iova,
+            buf.len() as u64,
+            |m| m.read,
+            |address, at, len| {
+                transfer(
+                    libc::SYS_process_vm_readv,
+                    buf[at..at + len].as_mut_ptr(),
+                    address,
+                    len,
+                )
+            },
+        )
     }
 
     fn write(&self, iova: u64, buf: &[u8]) -> Result<(), Errno> {
-        self.walk(iova, buf.len() as u64, |m| m.write, |address, at, len| {
-            transfer(libc::SYS_process_vm_writev, buf[at..at + len].as_ptr().cast_mut(), address, len)
-        })
+        self.walk(
+            iova,
+            buf.len() as u64,
+            |m| m.write,
+            |address, at, len| {
+                transfer(
+                    libc::SYS_process_vm_writev,
+                    buf[at..at + len].as_ptr().cast_mut(),
+                    address,
+                    len,
+                )
+            },
+        )
     }
 }
 
@@ -213,15 +283,30 @@ mod tests {
     use super::*;
 
     fn mapping(len: u64) -> Mapping {
-        Mapping { len, address: 0x1000, read: true, write: true }
+        Mapping {
+            len,
+            address: 0x1000,
+            read: true,
+            write: true,
+        }
     }
 
     #[test]
     fn overlaps_are_refused_and_neighbours_are_not() {
         let ioas = Ioas::default();
-        ioas.map(0x4000, mapping(0x2000)).expect("the first mapping");
-        for (iova, len) in [(0x4000, 0x1000), (0x3000, 0x2000), (0x5000, 0x1000), (0x0000, 0x10000)] {
-            assert_eq!(ioas.map(iova, mapping(len)), Err(Errno::EEXIST), "{iova:#x}+{len:#x}");
+        ioas.map(0x4000, mapping(0x2000))
+            .expect("the first mapping");
+        for (iova, len) in [
+            (0x4000, 0x1000),
+            (0x3000, 0x2000),
+            (0x5000, 0x1000),
+            (0x0000, 0x10000),
+        ] {
+            assert_eq!(
+                ioas.map(iova, mapping(len)),
+                Err(Errno::EEXIST),
+                "{iova:#x}+{len:#x}"
+            );
         }
         ioas.map(0x3000, mapping(0x1000)).expect("just below");
         ioas.map(0x6000, mapping(0x1000)).expect("just above");
@@ -243,8 +328,26 @@ mod tests {
         let memory = vec![7u8; 0x2000];
         let base = memory.as_ptr() as u64;
         let ioas = Ioas::default();
-        ioas.map(0x10000, Mapping { len: 0x1000, address: base, read: true, write: false }).expect("map");
-        ioas.map(0x11000, Mapping { len: 0x1000, address: base + 0x1000, read: true, write: true }).expect("map");
+        ioas.map(
+            0x10000,
+            Mapping {
+                len: 0x1000,
+                address: base,
+                read: true,
+                write: false,
+            },
+        )
+        .expect("map");
+        ioas.map(
+            0x11000,
+            Mapping {
+                len: 0x1000,
+                address: base + 0x1000,
+                read: true,
+                write: true,
+            },
+        )
+        .expect("map");
         let mut buf = [0u8; 16];
         ioas.read(0x10ff8, &mut buf).expect("both are mapped");
         assert_eq!(buf, [7; 16]);
@@ -259,7 +362,16 @@ mod tests {
     #[test]
     fn memory_that_the_program_does_not_have_is_a_fault() {
         let ioas = Ioas::default();
-        ioas.map(0, Mapping { len: 0x1000, address: 0x1000, read: true, write: true }).expect("map");
+        ioas.map(
+            0,
+            Mapping {
+                len: 0x1000,
+                address: 0x1000,
+                read: true,
+                write: true,
+            },
+        )
+        .expect("map");
         assert_eq!(ioas.read(0, &mut [0; 4]), Err(Errno::EFAULT));
         assert!(!is_mapped(0x1000, 0x1000));
     }

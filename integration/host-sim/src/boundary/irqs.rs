@@ -20,7 +20,9 @@ pub enum Index {
 
 impl Index {
     pub fn from_raw(raw: u32) -> Option<Self> {
-        [Self::Intx, Self::Msi, Self::Msix, Self::Err, Self::Req].get(raw as usize).copied()
+        [Self::Intx, Self::Msi, Self::Msix, Self::Err, Self::Req]
+            .get(raw as usize)
+            .copied()
     }
 
     /// Interrupts of this kind that the VF has.
@@ -81,7 +83,11 @@ pub struct Irqs {
 
 impl Irqs {
     pub const fn new() -> Self {
-        Self { msix: None, err: None, req: None }
+        Self {
+            msix: None,
+            err: None,
+            req: None,
+        }
     }
 
     /// Signals MSI-X vector `vector`, when somebody listens.
@@ -95,7 +101,8 @@ impl Irqs {
     pub fn set(&mut self, arg: usize) -> Result<(), Errno> {
         const HEADER: u32 = 20;
         let word = |i: usize| user::get::<u32>(arg + 4 * i);
-        let (argsz, flags, index, start, count) = (word(0)?, word(1)?, word(2)?, word(3)?, word(4)?);
+        let (argsz, flags, index, start, count) =
+            (word(0)?, word(1)?, word(2)?, word(3)?, word(4)?);
         let index = Index::from_raw(index).ok_or(Errno::EINVAL)?;
         let end = start.checked_add(count).ok_or(Errno::EINVAL)?;
         if argsz < HEADER || flags & !0x3f != 0 || start >= index.count() || end > index.count() {
@@ -123,7 +130,13 @@ impl Irqs {
         }
     }
 
-    fn set_msix(&mut self, data: Data, start: usize, count: usize, payload: usize) -> Result<(), Errno> {
+    fn set_msix(
+        &mut self,
+        data: Data,
+        start: usize,
+        count: usize,
+        payload: usize,
+    ) -> Result<(), Errno> {
         if data == Data::None && count == 0 && self.msix.is_some() {
             self.msix = None;
             return Ok(());
@@ -157,7 +170,12 @@ impl Irqs {
         Ok(())
     }
 
-    fn set_single(slot: &mut Option<Trigger>, data: Data, count: u32, payload: usize) -> Result<(), Errno> {
+    fn set_single(
+        slot: &mut Option<Trigger>,
+        data: Data,
+        count: u32,
+        payload: usize,
+    ) -> Result<(), Errno> {
         match data {
             Data::None if count == 0 => *slot = None,
             Data::EventFd if count == 0 => return Err(Errno::EINVAL),

@@ -6,8 +6,8 @@
 
 use std::ffi::{c_int, c_long};
 
-use super::object::{self, Object, Record};
-use super::{hosts, next, sys, user};
+use super::object::{self, Record};
+use super::{next, sys, user, vfio};
 use crate::vf::Errno;
 
 const CREATE_DEVICE: u32 = 0xc00c_aee0;
@@ -25,7 +25,10 @@ const NESTED_HEADER: u32 = 128;
 
 /// Whether `request` is one that this module looks at.
 pub fn is_ours(request: u32) -> bool {
-    matches!(request, CREATE_DEVICE | SET_DEVICE_ATTR | HAS_DEVICE_ATTR | GET_NESTED_STATE | SET_NESTED_STATE)
+    matches!(
+        request,
+        CREATE_DEVICE | SET_DEVICE_ATTR | HAS_DEVICE_ATTR | GET_NESTED_STATE | SET_NESTED_STATE
+    )
 }
 
 /// An ioctl on a KVM fd.
@@ -65,12 +68,17 @@ pub fn stand_in_ioctl(request: u32, arg: usize) -> Result<c_int, Errno> {
 /// Whether `struct kvm_device_attr` at `arg` adds or removes one of our fds.
 fn names_ours(arg: usize) -> bool {
     let named = || -> Result<bool, Errno> {
-        let (flags, group, attr) = (user::get::<u32>(arg)?, user::get::<u32>(arg + 4)?, user::get::<u64>(arg + 8)?);
+        let (flags, group, attr) = (
+            user::get::<u32>(arg)?,
+            user::get::<u32>(arg + 4)?,
+            user::get::<u64>(arg + 8)?,
+        );
         if flags != 0 || group != GROUP_FILE || !matches!(attr, 1 | 2) {
             return Ok(false);
         }
         let fd = user::get::<i32>(user::get::<u64>(arg + 16)? as usize)?;
-        Ok(object::lookup(fd).is_some_and(|o| matches!(o.record(), Record::Group { .. } | Record::Device { .. })))
+        Ok(object::lookup(fd)
+            .is_some_and(|o| matches!(o.record(), Record::Group { .. } | Record::Device { .. })))
     };
     named().unwrap_or(false)
 }
@@ -78,7 +86,8 @@ fn names_ours(arg: usize) -> bool {
 fn create_device(fd: c_int, raw: c_long, arg: usize) -> c_int {
     const TEST: u32 = 1;
     let answer = next::ioctl(fd, raw, arg);
-    let refused = answer < 0 && !matches!(Errno::last(), Errno::EBADF | Errno::EFAULT | Errno::EMFILE);
+    let refused =
+        answer < 0 && !matches!(Errno::last(), Errno::EBADF | Errno::EFAULT | Errno::EMFILE);
     if !refused || user::get::<u32>(arg) != Ok(DEVICE_VFIO) {
         return answer;
     }
@@ -86,15 +95,19 @@ fn create_device(fd: c_int, raw: c_long, arg: usize) -> c_int {
         if user::get::<u32>(arg + 8)? & TEST != 0 {
             return Ok(0);
         }
-        let host = hosts::all().next().ok_or(Errno::ENODEV)?;
-        let (device, _) = Object::create(host, Record::KvmVfio, libc::O_RDWR | libc::O_CLOEXEC)?;
+        let (device, _) = vfio::anywhere(&Record::KvmVfio, libc::O_RDWR | libc::O_CLOEXEC)?;
         user::put(arg + 4, device)?;
         Ok(0)
     };
     made().unwrap_or_else(sys::fail)
 }
 
-fn empty_on_einval(fd: c_int, raw: c_long, arg: usize, answer: impl FnOnce(usize) -> Result<(), Errno>) -> c_int {
+fn empty_on_einval(
+    fd: c_int,
+    raw: c_long,
+    arg: usize,
+    answer: impl FnOnce(usize) -> Result<(), Errno>,
+) -> c_int {
     let kernel = next::ioctl(fd, raw, arg);
     if kernel >= 0 || Errno::last() != Errno::EINVAL {
         return kernel;

@@ -29,17 +29,25 @@ unsafe impl<T: Send> Sync for Lock<T> {}
 
 impl<T> Lock<T> {
     pub const fn new(value: T) -> Self {
-        Self { owner: AtomicU32::new(0), value: UnsafeCell::new(value) }
+        Self {
+            owner: AtomicU32::new(0),
+            value: UnsafeCell::new(value),
+        }
     }
 
     pub fn lock(&self) -> Guard<'_, T> {
         let pid = sys::pid();
         loop {
-            match self.owner.compare_exchange(0, pid, Ordering::Acquire, Ordering::Relaxed) {
+            match self
+                .owner
+                .compare_exchange(0, pid, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return Guard(self),
                 Err(owner) if owner != pid => {
                     // Left behind by a thread that this forked child does not have.
-                    let _ = self.owner.compare_exchange(owner, 0, Ordering::Acquire, Ordering::Relaxed);
+                    let _ =
+                        self.owner
+                            .compare_exchange(owner, 0, Ordering::Acquire, Ordering::Relaxed);
                 }
                 // The time limit stands for the wake-ups that the fast unlock leaves out.
                 Err(_) => sys::futex_wait(&self.owner, pid, Some(Duration::from_micros(50))),
@@ -90,7 +98,10 @@ pub struct FileLock {
 
 impl FileLock {
     pub fn new(path: &Path) -> Self {
-        Self { path: c_path(path), descriptor: Lock::new(None) }
+        Self {
+            path: c_path(path),
+            descriptor: Lock::new(None),
+        }
     }
 
     /// Waits for the lock.
@@ -101,7 +112,8 @@ impl FileLock {
         let mut descriptor = self.descriptor.lock();
         // A descriptor may be the parent's (whose lock it would share) or closed behind our back.
         let usable = descriptor.as_ref().is_some_and(|d| {
-            d.pid == sys::pid() && sys::fstat(d.fd).is_ok_and(|s| (s.st_dev, s.st_ino) == d.identity)
+            d.pid == sys::pid()
+                && sys::fstat(d.fd).is_ok_and(|s| (s.st_dev, s.st_ino) == d.identity)
         });
         if !usable {
             let low = sys::open(&self.path, libc::O_RDWR | libc::O_CREAT, 0o666)?;
@@ -109,7 +121,11 @@ impl FileLock {
             sys::close(low);
             let fd = fd?;
             let stat = sys::fstat(fd)?;
-            *descriptor = Some(Descriptor { fd, pid: sys::pid(), identity: (stat.st_dev, stat.st_ino) });
+            *descriptor = Some(Descriptor {
+                fd,
+                pid: sys::pid(),
+                identity: (stat.st_dev, stat.st_ino),
+            });
         }
         if let Some(d) = descriptor.as_ref() {
             sys::flock(d.fd, libc::LOCK_EX)?;

@@ -21,9 +21,9 @@ mod lock;
 mod next;
 mod object;
 mod paths;
+mod symbols;
 mod sys;
 pub mod sysfs;
-mod symbols;
 mod table;
 mod user;
 mod vfio;
@@ -52,7 +52,9 @@ pub fn is_attached() -> bool {
 /// Attaches to the hosts that `HOST_SIM` names; ends the program when one cannot be attached, since it would go on without
 /// the devices that it was promised.
 extern "C" fn attach_from_environment() {
-    let Some(hosts) = std::env::var_os("HOST_SIM") else { return };
+    let Some(hosts) = std::env::var_os("HOST_SIM") else {
+        return;
+    };
     for dir in std::env::split_paths(&hosts).filter(|d| !d.as_os_str().is_empty()) {
         if let Err(error) = attach(&dir) {
             use std::error::Error;

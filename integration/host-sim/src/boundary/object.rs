@@ -51,9 +51,18 @@ pub enum Record {
     /// `/dev/vfio/<group>`.
     Group { vf: u16, container: Option<String> },
     /// A device; `bound` is the iommufd's name, `attached` the id of the IOAS.
-    Device { vf: u16, via: Via, bound: Option<String>, attached: Option<u32> },
+    Device {
+        vf: u16,
+        via: Via,
+        bound: Option<String>,
+        attached: Option<u32>,
+    },
     /// `/dev/iommu`.
-    Iommufd { next_id: u32, items: Vec<(u32, Item)>, compat: Option<u32> },
+    Iommufd {
+        next_id: u32,
+        items: Vec<(u32, Item)>,
+        compat: Option<u32>,
+    },
     /// A migration data fd.
     Data { vf: u16, session: u64, save: bool },
     /// Stands in for KVM's VFIO device.
@@ -74,7 +83,13 @@ impl Record {
 
     /// Whether the device behind it is open.
     fn opens_device(&self) -> bool {
-        matches!(self, Self::Device { via: Via::Group, .. } | Self::Device { bound: Some(_), .. })
+        matches!(
+            self,
+            Self::Device {
+                via: Via::Group,
+                ..
+            } | Self::Device { bound: Some(_), .. }
+        )
     }
 }
 
@@ -101,10 +116,14 @@ static REGISTRY: Lock<Option<HashMap<Identity, Arc<Object>>>> = Lock::new(None);
 /// A number that no other object of the machine is likely to have.
 fn unique() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default();
     let mut x = (u64::from(sys::pid()) << 40)
         ^ now.as_nanos() as u64
-        ^ COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ^ COUNT
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
@@ -145,18 +164,30 @@ impl Object {
     ///
     /// # Errors
     /// `EMFILE` when there is no fd left, else what the file system says.
-    pub fn create(host: &Arc<Attached>, record: Record, flags: c_int) -> Result<(c_int, Arc<Self>), Errno> {
+    pub fn create(
+        host: &Arc<Attached>,
+        record: Record,
+        flags: c_int,
+    ) -> Result<(c_int, Arc<Self>), Errno> {
         worker::run(|| {
             let _lock = host.lock.lock()?;
             Self::create_locked(host, record, flags)
         })
     }
 
-    fn create_locked(host: &Arc<Attached>, record: Record, flags: c_int) -> Result<(c_int, Arc<Self>), Errno> {
+    fn create_locked(
+        host: &Arc<Attached>,
+        record: Record,
+        flags: c_int,
+    ) -> Result<(c_int, Arc<Self>), Errno> {
         let unique = unique();
         let name = format!("{}-{unique:016x}", record.prefix());
         let temporary = path(host, &format!("new-{unique:016x}"));
-        let first = sys::open(&temporary, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600)?;
+        let first = sys::open(
+            &temporary,
+            libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+            0o600,
+        )?;
         let made = (|| {
             write_record(first, &record)?;
             sys::ftruncate(first, RECORD_SIZE as u64 + 1 + (unique & 0x3fff_ffff))?;
@@ -165,7 +196,9 @@ impl Object {
             let locked = sys::flock(fd, libc::LOCK_EX | libc::LOCK_NB)
                 .and_then(|()| sys::rename(&temporary, &path(host, &name)))
                 .and_then(|()| sys::fstat(fd));
-            locked.map(|stat| (fd, stat)).inspect_err(|_| sys::close(fd))
+            locked
+                .map(|stat| (fd, stat))
+                .inspect_err(|_| sys::close(fd))
         })();
         sys::close(first);
         let (fd, stat) = made.inspect_err(|_| sys::unlink(&temporary))?;
@@ -174,7 +207,12 @@ impl Object {
         Ok((fd, object))
     }
 
-    fn register(host: &Arc<Attached>, name: String, stat: &libc::stat, record: Record) -> Arc<Self> {
+    fn register(
+        host: &Arc<Attached>,
+        name: String,
+        stat: &libc::stat,
+        record: Record,
+    ) -> Arc<Self> {
         let object = Arc::new(Self {
             host: Arc::clone(host),
             name,
@@ -183,7 +221,10 @@ impl Object {
             spaces: Lock::new(HashMap::new()),
             keeps: Lock::new(None),
         });
-        REGISTRY.lock().get_or_insert_default().insert(object.identity, Arc::clone(&object));
+        REGISTRY
+            .lock()
+            .get_or_insert_default()
+            .insert(object.identity, Arc::clone(&object));
         object
     }
 
@@ -209,7 +250,10 @@ impl Object {
     ///
     /// # Errors
     /// What `change` answers (nothing is changed then), or why the file cannot be written.
-    pub fn update<R: Send>(&self, change: impl FnOnce(&mut Record) -> Result<R, Errno> + Send) -> Result<R, Errno> {
+    pub fn update<R: Send>(
+        &self,
+        change: impl FnOnce(&mut Record) -> Result<R, Errno> + Send,
+    ) -> Result<R, Errno> {
         worker::run(|| {
             let _lock = self.host.lock.lock()?;
             let file = sys::open(&path(&self.host, &self.name), libc::O_RDWR, 0);
@@ -251,7 +295,11 @@ pub fn lookup(fd: c_int) -> Option<Arc<Object>> {
         return None;
     }
     let stat = sys::fstat(fd).ok()?;
-    if let Some(known) = REGISTRY.lock().as_ref().and_then(|r| r.get(&identity(&stat)).cloned()) {
+    if let Some(known) = REGISTRY
+        .lock()
+        .as_ref()
+        .and_then(|r| r.get(&identity(&stat)).cloned())
+    {
         return Some(known);
     }
     let found = recognise(fd, &stat);
@@ -270,12 +318,15 @@ fn recognise(fd: c_int, stat: &libc::stat) -> Option<Arc<Object>> {
         return None;
     }
     worker::run(|| {
-        let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+        let link = sys::path_of(fd)?;
         let (open, name) = (link.parent()?, link.file_name()?.to_str()?);
         let host = hosts::all().find(|h| open == h.dir.join("open"))?;
         // Not by `fd`, which may be write-only.
         let own = sys::open(&path(host, name), libc::O_RDONLY, 0).ok()?;
-        let record = sys::fstat(own).ok().filter(|s| identity(s) == identity(stat)).and_then(|_| read_record(own));
+        let record = sys::fstat(own)
+            .ok()
+            .filter(|s| identity(s) == identity(stat))
+            .and_then(|_| read_record(own));
         sys::close(own);
         Some(Object::register(host, name.to_owned(), stat, record?))
     })
@@ -283,7 +334,12 @@ fn recognise(fd: c_int, stat: &libc::stat) -> Option<Arc<Object>> {
 
 /// The object called `name` when this process knows it.
 pub fn by_name(name: &str) -> Option<Arc<Object>> {
-    REGISTRY.lock().as_ref()?.values().find(|o| o.name == name).cloned()
+    REGISTRY
+        .lock()
+        .as_ref()?
+        .values()
+        .find(|o| o.name == name)
+        .cloned()
 }
 
 /// Whether this process knows any object.
@@ -305,7 +361,10 @@ fn probe(host: &Attached, name: &str) -> bool {
         sys::unlink(&path);
         if let Ok(stat) = sys::fstat(fd) {
             // Bound to a name, so that it is dropped after the registry's lock.
-            let _gone = REGISTRY.lock().as_mut().and_then(|r| r.remove(&identity(&stat)));
+            let _gone = REGISTRY
+                .lock()
+                .as_mut()
+                .and_then(|r| r.remove(&identity(&stat)));
         }
     }
     sys::close(fd);
@@ -321,8 +380,14 @@ pub fn living(host: &Attached, prefix: &str) -> Result<Vec<(String, Record)>, Er
 }
 
 fn living_locked(host: &Attached, prefix: &str) -> Vec<(String, Record)> {
-    let entries = std::fs::read_dir(host.dir.join("open")).into_iter().flatten().flatten();
-    let names: Vec<_> = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.starts_with(prefix)).collect();
+    let entries = std::fs::read_dir(host.dir.join("open"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names: Vec<_> = entries
+        .filter_map(|e| e.file_name().into_string().ok())
+        .filter(|n| n.starts_with(prefix))
+        .collect();
     let mut living = Vec::new();
     for name in names {
         if !probe(host, &name) {
@@ -338,7 +403,9 @@ fn living_locked(host: &Attached, prefix: &str) -> Vec<(String, Record)> {
 
 /// Whether some process has the device of VF `index` open.
 pub fn device_is_open(host: &Attached, index: u16) -> Result<bool, Errno> {
-    Ok(living(host, &format!("device-{index}-"))?.iter().any(|(_, r)| r.opens_device()))
+    Ok(living(host, &format!("device-{index}-"))?
+        .iter()
+        .any(|(_, r)| r.opens_device()))
 }
 
 /// To be called when an fd of `object` has been closed: does what the kernel does on the last one.
@@ -356,7 +423,10 @@ pub fn released(object: &Arc<Object>) {
         if alive {
             return Ok(());
         }
-        let _gone = REGISTRY.lock().as_mut().and_then(|r| r.remove(&object.identity));
+        let _gone = REGISTRY
+            .lock()
+            .as_mut()
+            .and_then(|r| r.remove(&object.identity));
         if let Some(vf) = vf
             && record.opens_device()
             && !device_is_open(host, vf.vf.index())?
@@ -375,14 +445,25 @@ pub fn released(object: &Arc<Object>) {
 
 /// Removes the files of processes that ended.
 pub fn collect_garbage(host: &Attached) {
-    for kind in ["container-", "group-", "device-", "iommufd-", "data-", "kvm-"] {
+    for kind in [
+        "container-",
+        "group-",
+        "device-",
+        "iommufd-",
+        "data-",
+        "kvm-",
+    ] {
         let _ = living(host, kind);
     }
 }
 
 /// Looks at everything this process knows for fds that were closed unseen.
 pub fn look_for_the_dead() {
-    let known: Vec<_> = REGISTRY.lock().as_ref().map(|r| r.values().cloned().collect()).unwrap_or_default();
+    let known: Vec<_> = REGISTRY
+        .lock()
+        .as_ref()
+        .map(|r| r.values().cloned().collect())
+        .unwrap_or_default();
     for object in known.iter().filter(|o| !is_alive(o)) {
         released(object);
     }
@@ -390,7 +471,9 @@ pub fn look_for_the_dead() {
 
 /// Whether any process holds `object`; changes nothing.
 fn is_alive(object: &Object) -> bool {
-    let Ok(_lock) = object.host.lock.lock() else { return true };
+    let Ok(_lock) = object.host.lock.lock() else {
+        return true;
+    };
     match sys::open(&path(&object.host, &object.name), libc::O_RDONLY, 0) {
         Ok(fd) => {
             let free = sys::flock(fd, libc::LOCK_SH | libc::LOCK_NB).is_ok();

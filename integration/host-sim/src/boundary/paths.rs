@@ -32,7 +32,9 @@ impl Node {
     /// Its device number.
     pub fn number(&self) -> (u32, u32) {
         use super::sysfs::{CDEV_MAJOR, CONTAINER_MINOR, GROUP_MAJOR, IOMMU_MINOR, MISC_MAJOR};
-        let of = |host: &Attached, vf: u16, number: fn(&crate::vf::Vf) -> u32| host.vf(vf).map_or(0, |v| number(&v.vf));
+        let of = |host: &Attached, vf: u16, number: fn(&crate::vf::Vf) -> u32| {
+            host.vf(vf).map_or(0, |v| number(&v.vf))
+        };
         match self {
             Self::Container => (MISC_MAJOR, CONTAINER_MINOR),
             Self::Iommufd => (MISC_MAJOR, IOMMU_MINOR),
@@ -83,7 +85,9 @@ pub fn add(host: &Arc<Attached>) -> io::Result<()> {
     let mut shared: Vec<String> = SHARED.map(str::to_owned).to_vec();
     let domain = host.host.config().domain;
     shared.push(format!("sys/devices/pci{domain:04x}:00"));
-    shared.push(format!("sys/devices/pci{domain:04x}:00/{domain:04x}:00:01.0"));
+    shared.push(format!(
+        "sys/devices/pci{domain:04x}:00/{domain:04x}:00:01.0"
+    ));
     for directory in &shared {
         let absolute = format!("/{directory}");
         if directory.starts_with("sys/") {
@@ -97,7 +101,10 @@ pub fn add(host: &Arc<Attached>) -> io::Result<()> {
             }
         }
         if directory != "sys" && !sys::exists(&CString::new(absolute.clone())?) {
-            roots.push((absolute.into_bytes(), c_path(&base.join(directory)).into_bytes()));
+            roots.push((
+                absolute.into_bytes(),
+                c_path(&base.join(directory)).into_bytes(),
+            ));
         }
     }
     // The longest name first, so that the first hit is the closest.
@@ -111,7 +118,10 @@ pub fn add(host: &Arc<Attached>) -> io::Result<()> {
 /// `path` without doubled or trailing slashes and `.` components.
 fn normalise(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
-    for part in path.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".") {
+    for part in path
+        .split(|&b| b == b'/')
+        .filter(|p| !p.is_empty() && *p != b".")
+    {
         out.push(b'/');
         out.extend_from_slice(part);
     }
@@ -125,7 +135,11 @@ pub fn place(path: *const c_char) -> Place {
     }
     // SAFETY: the caller of the system call passed a string.
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
-    if !(path.starts_with(b"/dev") || path.starts_with(b"/sys") || path.starts_with(b"//") || path.starts_with(b"/./")) {
+    if !(path.starts_with(b"/dev")
+        || path.starts_with(b"/sys")
+        || path.starts_with(b"//")
+        || path.starts_with(b"/./"))
+    {
         return Place::Elsewhere;
     }
     of_bytes(&normalise(path))
@@ -136,7 +150,9 @@ fn of_bytes(path: &[u8]) -> Place {
         return Place::Node(node);
     }
     for (name, target) in ROOTS.iter().map_while(OnceLock::get).flatten() {
-        let Some(rest) = path.strip_prefix(name.as_slice()) else { continue };
+        let Some(rest) = path.strip_prefix(name.as_slice()) else {
+            continue;
+        };
         if rest.is_empty() || rest[0] == b'/' {
             let whole = [target.as_slice(), rest].concat();
             return CString::new(whole).map_or(Place::Elsewhere, Place::File);
@@ -154,7 +170,12 @@ fn node(path: &[u8]) -> Option<Node> {
         return Some(Node::Container);
     }
     let find = |wanted: &dyn Fn(&crate::vf::Vf) -> bool| {
-        hosts::all().find_map(|h| Some((Arc::clone(h), h.vfs.iter().find(|v| wanted(&v.vf))?.vf.index())))
+        hosts::all().find_map(|h| {
+            Some((
+                Arc::clone(h),
+                h.vfs.iter().find(|v| wanted(&v.vf))?.vf.index(),
+            ))
+        })
     };
     if let Some(cdev) = name.strip_prefix("devices/vfio") {
         let cdev: u32 = cdev.parse().ok()?;
@@ -179,7 +200,13 @@ mod tests {
 
     #[test]
     fn paths_are_compared_without_what_does_not_matter() {
-        assert_eq!(normalise(b"//sys/./bus//pci/devices/"), b"/sys/bus/pci/devices");
-        assert_eq!(normalise(b"/dev/vfio/../vfio/vfio"), b"/dev/vfio/../vfio/vfio");
+        assert_eq!(
+            normalise(b"//sys/./bus//pci/devices/"),
+            b"/sys/bus/pci/devices"
+        );
+        assert_eq!(
+            normalise(b"/dev/vfio/../vfio/vfio"),
+            b"/dev/vfio/../vfio/vfio"
+        );
     }
 }

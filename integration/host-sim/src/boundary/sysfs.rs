@@ -26,7 +26,10 @@ pub const IOMMU_MINOR: u32 = 125;
 /// Directory of function `n` of the GPU (0 is the PF) below `sys/`.
 fn device_dir(config: &HostConfig, n: u16) -> String {
     let domain = config.domain;
-    format!("devices/pci{domain:04x}:00/{domain:04x}:00:01.0/{}", config.bdf(n))
+    format!(
+        "devices/pci{domain:04x}:00/{domain:04x}:00:01.0/{}",
+        config.bdf(n)
+    )
 }
 
 /// Makes a relative link at `root/at` to `root/to`.
@@ -54,15 +57,25 @@ fn file(root: &Path, at: &str, content: impl AsRef<[u8]>) -> io::Result<()> {
 fn resource(bars: &[(usize, u64, u64, u64)]) -> String {
     (0..17)
         .map(|i| {
-            let (start, end, flags) =
-                bars.iter().find(|b| b.0 == i).map_or((0, 0, 0), |&(_, start, size, flags)| (start, start + size - 1, flags));
+            let (start, end, flags) = bars
+                .iter()
+                .find(|b| b.0 == i)
+                .map_or((0, 0, 0), |&(_, start, size, flags)| {
+                    (start, start + size - 1, flags)
+                });
             format!("0x{start:016x} 0x{end:016x} 0x{flags:016x}\n")
         })
         .collect()
 }
 
 /// What PF and VFs have in common.
-fn function(root: &Path, config: &HostConfig, n: u16, driver: &str, bars: &[(usize, u64, u64, u64)]) -> io::Result<()> {
+fn function(
+    root: &Path,
+    config: &HostConfig,
+    n: u16,
+    driver: &str,
+    bars: &[(usize, u64, u64, u64)],
+) -> io::Result<()> {
     let dir = device_dir(config, n);
     let bdf = config.bdf(n);
     let id = config.device_id;
@@ -79,14 +92,30 @@ fn function(root: &Path, config: &HostConfig, n: u16, driver: &str, bars: &[(usi
         ("enable", "1\n".to_owned()),
         ("driver_override", "(null)\n".to_owned()),
         ("reset_method", "flr\n".to_owned()),
-        ("modalias", format!("pci:v00008086d{id:08X}sv00008086sd00001100bc03sc80i00\n")),
-        ("uevent", format!("DRIVER={driver}\nPCI_CLASS=38000\nPCI_ID=8086:{id:04X}\nPCI_SUBSYS_ID=8086:1100\nPCI_SLOT_NAME={bdf}\n")),
+        (
+            "modalias",
+            format!("pci:v00008086d{id:08X}sv00008086sd00001100bc03sc80i00\n"),
+        ),
+        (
+            "uevent",
+            format!(
+                "DRIVER={driver}\nPCI_CLASS=38000\nPCI_ID=8086:{id:04X}\nPCI_SUBSYS_ID=8086:1100\nPCI_SLOT_NAME={bdf}\n"
+            ),
+        ),
     ] {
         file(root, &format!("{dir}/{name}"), content)?;
     }
-    file(root, &format!("{dir}/config"), config_space::initial(config, n))?;
+    file(
+        root,
+        &format!("{dir}/config"),
+        config_space::initial(config, n),
+    )?;
     file(root, &format!("bus/pci/drivers/{driver}/module"), "")?;
-    link(root, &format!("{dir}/driver"), &format!("bus/pci/drivers/{driver}"))?;
+    link(
+        root,
+        &format!("{dir}/driver"),
+        &format!("bus/pci/drivers/{driver}"),
+    )?;
     link(root, &format!("{dir}/subsystem"), "bus/pci")?;
     link(root, &format!("bus/pci/devices/{bdf}"), &dir)?;
     link(root, &format!("bus/pci/drivers/{driver}/{bdf}"), &dir)
@@ -95,16 +124,40 @@ fn function(root: &Path, config: &HostConfig, n: u16, driver: &str, bars: &[(usi
 fn physical_function(root: &Path, config: &HostConfig) -> io::Result<()> {
     let dir = device_dir(config, 0);
     function(root, config, 0, "xe", &[])?;
-    file(root, &format!("{dir}/sriov_totalvfs"), format!("{}\n", crate::host::MAX_VFS))?;
-    file(root, &format!("{dir}/sriov_numvfs"), format!("{}\n", config.vfs))?;
-    file(root, &format!("{dir}/sriov_vf_device"), format!("{:x}\n", config.device_id))?;
+    file(
+        root,
+        &format!("{dir}/sriov_totalvfs"),
+        format!("{}\n", crate::host::MAX_VFS),
+    )?;
+    file(
+        root,
+        &format!("{dir}/sriov_numvfs"),
+        format!("{}\n", config.vfs),
+    )?;
+    file(
+        root,
+        &format!("{dir}/sriov_vf_device"),
+        format!("{:x}\n", config.device_id),
+    )?;
     for n in 1..=config.vfs {
-        link(root, &format!("{dir}/virtfn{}", n - 1), &device_dir(config, n))?;
+        link(
+            root,
+            &format!("{dir}/virtfn{}", n - 1),
+            &device_dir(config, n),
+        )?;
         let profile = format!("{dir}/sriov_admin/vf{n}/profile");
         file(root, &format!("{profile}/exec_quantum_ms"), "20\n")?;
         file(root, &format!("{profile}/preempt_timeout_us"), "1280000\n")?;
-        file(root, &format!("{profile}/sched_priority"), "[low] normal high\n")?;
-        file(root, &format!("{profile}/vram_quota"), format!("{}\n", config.vram))?;
+        file(
+            root,
+            &format!("{profile}/sched_priority"),
+            "[low] normal high\n",
+        )?;
+        file(
+            root,
+            &format!("{profile}/vram_quota"),
+            format!("{}\n", config.vram),
+        )?;
     }
     Ok(())
 }
@@ -126,18 +179,47 @@ pub fn create(host: &Host) -> io::Result<()> {
         let dir = device_dir(config, n);
         let bars = [
             (0, bar0_address(n), vf.bar0_size(), 0x0004_0200),
-            (2, bar2_address(n, vf.bar2_size()), vf.bar2_size(), 0x0014_220c),
+            (
+                2,
+                bar2_address(n, vf.bar2_size()),
+                vf.bar2_size(),
+                0x0014_220c,
+            ),
         ];
         function(root, config, n, "xe-vfio-pci", &bars)?;
         link(root, &format!("{dir}/physfn"), &device_dir(config, 0))?;
-        link(root, &format!("{dir}/iommu_group"), &format!("kernel/iommu_groups/{group}"))?;
+        link(
+            root,
+            &format!("{dir}/iommu_group"),
+            &format!("kernel/iommu_groups/{group}"),
+        )?;
         let bdf = config.bdf(n);
-        link(root, &format!("kernel/iommu_groups/{group}/devices/{bdf}"), &dir)?;
-        file(root, &format!("kernel/iommu_groups/{group}/type"), "DMA-FQ\n")?;
-        file(root, &format!("kernel/iommu_groups/{group}/reserved_regions"), "0x00000000fee00000 0x00000000feefffff msi\n")?;
+        link(
+            root,
+            &format!("kernel/iommu_groups/{group}/devices/{bdf}"),
+            &dir,
+        )?;
+        file(
+            root,
+            &format!("kernel/iommu_groups/{group}/type"),
+            "DMA-FQ\n",
+        )?;
+        file(
+            root,
+            &format!("kernel/iommu_groups/{group}/reserved_regions"),
+            "0x00000000fee00000 0x00000000feefffff msi\n",
+        )?;
         let node = format!("{dir}/vfio-dev/vfio{cdev}");
-        file(root, &format!("{node}/dev"), format!("{CDEV_MAJOR}:{cdev}\n"))?;
-        file(root, &format!("{node}/uevent"), format!("MAJOR={CDEV_MAJOR}\nMINOR={cdev}\nDEVNAME=vfio/devices/vfio{cdev}\n"))?;
+        file(
+            root,
+            &format!("{node}/dev"),
+            format!("{CDEV_MAJOR}:{cdev}\n"),
+        )?;
+        file(
+            root,
+            &format!("{node}/uevent"),
+            format!("MAJOR={CDEV_MAJOR}\nMINOR={cdev}\nDEVNAME=vfio/devices/vfio{cdev}\n"),
+        )?;
         link(root, &format!("{node}/device"), &dir)?;
         link(root, &format!("class/vfio-dev/vfio{cdev}"), &node)?;
         link(root, &format!("dev/char/{CDEV_MAJOR}:{cdev}"), &node)?;

@@ -24,7 +24,11 @@ macro_rules! plain {
 plain!(u8, u16, u32, u64, i32);
 
 fn check(address: usize) -> Result<(), Errno> {
-    if address < 4096 { Err(Errno::EFAULT) } else { Ok(()) }
+    if address < 4096 {
+        Err(Errno::EFAULT)
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads a value at `address`.

@@ -70,7 +70,9 @@ pub fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     // last thing that the worker does with either but for the wake, which only passes an address to the kernel.
     let task = unsafe {
         Task {
-            work: std::mem::transmute::<&mut (dyn FnMut() + Send), &'static mut (dyn FnMut() + Send)>(lent),
+            work: std::mem::transmute::<&mut (dyn FnMut() + Send), &'static mut (dyn FnMut() + Send)>(
+                lent,
+            ),
             done: std::mem::transmute::<&AtomicU32, &'static AtomicU32>(&done),
         }
     };

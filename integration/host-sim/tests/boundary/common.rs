@@ -57,7 +57,11 @@ impl TestHost {
     #[track_caller]
     pub fn unattached(config: &HostConfig) -> Self {
         let shm = std::path::Path::new("/dev/shm");
-        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let dir = if shm.is_dir() {
+            tempfile::tempdir_in(shm)
+        } else {
+            tempfile::tempdir()
+        };
         let dir = dir.expect("a directory");
         let host = Host::create(&dir.path().join("host"), config).expect("a host");
         Self { host, _dir: dir }
@@ -73,11 +77,17 @@ impl TestHost {
     }
 
     pub fn group(&self, index: u16) -> String {
-        format!("/dev/vfio/{}", self.host.vf(index).expect("a VF").group_id())
+        format!(
+            "/dev/vfio/{}",
+            self.host.vf(index).expect("a VF").group_id()
+        )
     }
 
     pub fn cdev(&self, index: u16) -> String {
-        format!("/dev/vfio/devices/vfio{}", self.host.vf(index).expect("a VF").cdev_index())
+        format!(
+            "/dev/vfio/devices/vfio{}",
+            self.host.vf(index).expect("a VF").cdev_index()
+        )
     }
 
     /// VF `index` by group and container.
@@ -91,7 +101,8 @@ impl TestHost {
     #[track_caller]
     pub fn by_cdev(&self, index: u16) -> Device {
         let iommufd = Arc::new(IommuFd::new().expect("an iommufd"));
-        let ops: Arc<dyn VfioOps> = Arc::new(VfioIommufd::new(iommufd, None, None).expect("an IOAS"));
+        let ops: Arc<dyn VfioOps> =
+            Arc::new(VfioIommufd::new(iommufd, None, None).expect("an IOAS"));
         Device::new(self, index, ops)
     }
 }
@@ -112,20 +123,32 @@ impl Device {
 
 /// errno of a failed call, 0 when it did not fail.
 pub fn errno(answer: i64) -> i32 {
-    if answer < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 }
+    if answer < 0 {
+        std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 pub fn ioctl<T>(fd: c_int, number: u32, arg: &mut T) -> Result<c_int, i32> {
     // SAFETY: `arg` is as large as the request's structure says.
     let answer = unsafe { libc::ioctl(fd, u64::from(number), std::ptr::from_mut(arg)) };
-    if answer < 0 { Err(errno(-1)) } else { Ok(answer) }
+    if answer < 0 {
+        Err(errno(-1))
+    } else {
+        Ok(answer)
+    }
 }
 
 /// As [`ioctl`], with a number for an argument.
 pub fn ioctl_value(fd: c_int, number: u32, arg: usize) -> Result<c_int, i32> {
     // SAFETY: the requests used with this take no pointer.
     let answer = unsafe { libc::ioctl(fd, u64::from(number), arg) };
-    if answer < 0 { Err(errno(-1)) } else { Ok(answer) }
+    if answer < 0 {
+        Err(errno(-1))
+    } else {
+        Ok(answer)
+    }
 }
 
 pub fn open(path: &str, flags: c_int) -> Result<c_int, i32> {
@@ -184,7 +207,8 @@ pub fn fork(body: impl FnOnce() -> i32) -> libc::pid_t {
     // SAFETY: the child runs `body` and leaves without unwinding into the test harness.
     match unsafe { libc::fork() } {
         0 => {
-            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101);
+            let status =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101);
             // SAFETY: ends this child only.
             unsafe { libc::_exit(status) }
         }
@@ -200,5 +224,9 @@ pub fn wait(pid: libc::pid_t) -> i32 {
     let mut status = 0;
     // SAFETY: waits for a child of this test.
     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+    if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        128 + libc::WTERMSIG(status)
+    }
 }

@@ -24,11 +24,26 @@ fn a_saved_state_is_read_once_and_loaded_by_another_vf() {
     let host = TestHost::new();
     let (source, destination) = (host.by_group(1), host.by_cdev(2));
     source.vfio.region_write(2, b"content of VRAM", 4096);
-    source.vfio.set_migration_state(STOP_COPY).expect("STOP_COPY");
-    let stream = source.vfio.read_migration_data_to_end().expect("the stream");
-    destination.vfio.set_migration_state(RESUMING).expect("RESUMING");
-    destination.vfio.write_migration_data(&stream).expect("loaded");
-    destination.vfio.set_migration_state(RUNNING).expect("RUNNING");
+    source
+        .vfio
+        .set_migration_state(STOP_COPY)
+        .expect("STOP_COPY");
+    let stream = source
+        .vfio
+        .read_migration_data_to_end()
+        .expect("the stream");
+    destination
+        .vfio
+        .set_migration_state(RESUMING)
+        .expect("RESUMING");
+    destination
+        .vfio
+        .write_migration_data(&stream)
+        .expect("loaded");
+    destination
+        .vfio
+        .set_migration_state(RUNNING)
+        .expect("RUNNING");
     let mut bytes = [0; 15];
     destination.vfio.region_read(2, &mut bytes, 4096);
     assert_eq!(&bytes, b"content of VRAM");
@@ -54,8 +69,15 @@ fn everything_but_read_and_write_answers_its_errno() {
         let data = set_state(device.vfio.as_raw_fd(), target).expect("SET");
         let mut byte = [0u8; 1];
         let mut pipe = [0; 2];
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-        let mut poll = libc::pollfd { fd: data, events: libc::POLLIN | libc::POLLOUT, revents: 0 };
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: 0,
+        };
+        let mut poll = libc::pollfd {
+            fd: data,
+            events: libc::POLLIN | libc::POLLOUT,
+            revents: 0,
+        };
         // SAFETY: plain system calls with buffers that live here.
         unsafe {
             assert_eq!(libc::fcntl(data, libc::F_GETFL) & libc::O_ACCMODE, mode);
@@ -65,18 +87,39 @@ fn everything_but_read_and_write_answers_its_errno() {
             } else {
                 assert_eq!(read(data, &mut byte), Err(libc::EBADF));
             }
-            assert_eq!(errno(libc::pread(data, byte.as_mut_ptr().cast(), 1, 0) as i64), libc::ESPIPE);
-            assert_eq!(errno(libc::pwrite(data, byte.as_ptr().cast(), 1, 0) as i64), libc::ESPIPE);
+            assert_eq!(
+                errno(libc::pread(data, byte.as_mut_ptr().cast(), 1, 0) as i64),
+                libc::ESPIPE
+            );
+            assert_eq!(
+                errno(libc::pwrite(data, byte.as_ptr().cast(), 1, 0) as i64),
+                libc::ESPIPE
+            );
             assert_eq!(errno(libc::lseek(data, 0, libc::SEEK_CUR)), libc::ESPIPE);
             assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
-            assert_eq!(errno(libc::splice(data, null_mut(), pipe[1], null_mut(), 1, 0) as i64), libc::EINVAL);
-            assert_eq!(errno(libc::splice(pipe[0], null_mut(), data, null_mut(), 1, 0) as i64), libc::EINVAL);
-            assert_eq!(errno(libc::sendfile(pipe[1], data, null_mut(), 1) as i64), libc::EINVAL);
-            assert_eq!(errno(libc::copy_file_range(data, null_mut(), pipe[1], null_mut(), 1, 0) as i64), libc::EINVAL);
+            assert_eq!(
+                errno(libc::splice(data, null_mut(), pipe[1], null_mut(), 1, 0) as i64),
+                libc::EINVAL
+            );
+            assert_eq!(
+                errno(libc::splice(pipe[0], null_mut(), data, null_mut(), 1, 0) as i64),
+                libc::EINVAL
+            );
+            assert_eq!(
+                errno(libc::sendfile(pipe[1], data, null_mut(), 1) as i64),
+                libc::EINVAL
+            );
+            assert_eq!(
+                errno(libc::copy_file_range(data, null_mut(), pipe[1], null_mut(), 1, 0) as i64),
+                libc::EINVAL
+            );
             let mapped = libc::mmap(null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, data, 0);
             assert_eq!((mapped, errno(-1)), (libc::MAP_FAILED, libc::ENODEV));
             let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-            assert_eq!(errno(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, data, &raw mut event).into()), libc::EPERM);
+            assert_eq!(
+                errno(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, data, &raw mut event).into()),
+                libc::EPERM
+            );
             assert_eq!(ioctl(data, 0x3b75, &mut byte), Err(libc::ENOTTY));
             assert_eq!(errno(libc::fsync(data).into()), libc::EINVAL);
             assert_eq!(libc::poll(&raw mut poll, 1, 0), 1);
@@ -104,8 +147,14 @@ fn vectored_reads_copies_of_the_fd_and_children_go_on_with_one_stream() {
     let data = set_state(fd, STOP_COPY).expect("SET");
     let (mut a, mut b) = ([0u8; 100], [0u8; 50]);
     let parts = [
-        libc::iovec { iov_base: a.as_mut_ptr().cast(), iov_len: a.len() },
-        libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() },
+        libc::iovec {
+            iov_base: a.as_mut_ptr().cast(),
+            iov_len: a.len(),
+        },
+        libc::iovec {
+            iov_base: b.as_mut_ptr().cast(),
+            iov_len: b.len(),
+        },
     ];
     // SAFETY: two live buffers.
     assert_eq!(unsafe { libc::readv(data, parts.as_ptr(), 2) }, 150);
@@ -121,7 +170,11 @@ fn vectored_reads_copies_of_the_fd_and_children_go_on_with_one_stream() {
         i32::from(read(copy, &mut buf) != Ok(100) || buf[..] != whole[200..300])
     });
     assert_eq!(wait(child), 0);
-    assert_eq!(drain(copy), whole[300..], "the child's bytes are gone from here");
+    assert_eq!(
+        drain(copy),
+        whole[300..],
+        "the child's bytes are gone from here"
+    );
     close(copy);
 }
 
@@ -134,7 +187,11 @@ fn the_fd_is_dead_after_its_state_a_reset_or_the_close_of_the_device() {
     drain(left);
     set_state(fd, STOP).expect("SET");
     let reset = set_state(fd, STOP_COPY).expect("SET");
-    assert_eq!(read(left, &mut [0; 8]), Err(libc::ENODEV), "not the new session");
+    assert_eq!(
+        read(left, &mut [0; 8]),
+        Err(libc::ENODEV),
+        "not the new session"
+    );
     assert_eq!(ioctl_value(fd, 0x3b6f, 0), Ok(0));
     let closed = set_state(fd, STOP_COPY).expect("SET");
     drop(device);
@@ -150,7 +207,10 @@ fn without_a_free_fd_the_state_is_reached_all_the_same() {
     let child = fork(|| {
         let device = host.by_group(1);
         let fd = device.vfio.as_raw_fd();
-        let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let limit = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         let mut old = limit;
         // SAFETY: limits of this child only.
         unsafe {

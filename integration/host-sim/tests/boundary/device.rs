@@ -57,7 +57,11 @@ fn bars_are_sized_by_writing_ones() {
         assert_eq!(read32(device, 0x10 + 4 * i), *value);
     }
     write32(device, 4, 0x7);
-    assert_eq!(read32(device, 4) & 0xffff, 0x6, "memory and bus master, no I/O");
+    assert_eq!(
+        read32(device, 4) & 0xffff,
+        0x6,
+        "memory and bus master, no I/O"
+    );
     write32(device, 0, 0);
     assert_eq!(read32(device, 0), 0xe211_8086, "the ids stay");
 }
@@ -74,10 +78,19 @@ fn capabilities_have_msix_with_four_vectors_and_flr() {
         found.push((head & 0xff, at));
         at = u64::from(head >> 8 & 0xff);
     }
-    let at = |id| found.iter().find(|(i, _)| *i == id).unwrap_or_else(|| panic!("capability {id:#x}")).1;
+    let at = |id| {
+        found
+            .iter()
+            .find(|(i, _)| *i == id)
+            .unwrap_or_else(|| panic!("capability {id:#x}"))
+            .1
+    };
     let msix = at(0x11);
     assert_eq!(read32(device, msix) >> 16 & 0x7ff, 3);
-    assert_eq!((read32(device, msix + 4), read32(device, msix + 8)), (0x1000, 0x1800));
+    assert_eq!(
+        (read32(device, msix + 4), read32(device, msix + 8)),
+        (0x1000, 0x1800)
+    );
     let exp = at(0x10);
     assert_ne!(read32(device, exp + 4) & 1 << 28, 0, "FLR");
     at(0x01);
@@ -96,16 +109,39 @@ fn bars_can_be_mapped_and_are_the_same_memory_as_by_pread() {
     let map = |region: i64, offset: i64, len, flags| {
         // SAFETY: a new mapping somewhere.
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, (region << 40) + offset)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                fd,
+                (region << 40) + offset,
+            )
         };
-        if at == libc::MAP_FAILED { Err(errno(-1)) } else { Ok(at.cast::<u32>()) }
+        if at == libc::MAP_FAILED {
+            Err(errno(-1))
+        } else {
+            Ok(at.cast::<u32>())
+        }
     };
     let bar0 = map(0, 0x2000, 0x6000, libc::MAP_SHARED).expect("part of BAR0");
     let bar2 = map(2, 0, 8 << 20, libc::MAP_SHARED).expect("BAR2");
     assert_eq!(map(0, 0, 0x1000, libc::MAP_PRIVATE), Err(libc::EINVAL));
-    assert_eq!(map(0, 8 << 20, 0x1000, libc::MAP_SHARED), Err(libc::EINVAL), "past the end");
-    assert_eq!(map(1, 0, 0x1000, libc::MAP_SHARED), Err(libc::EINVAL), "no such BAR");
-    assert_eq!(map(7, 0, 0x1000, libc::MAP_SHARED), Err(libc::EINVAL), "configuration space");
+    assert_eq!(
+        map(0, 8 << 20, 0x1000, libc::MAP_SHARED),
+        Err(libc::EINVAL),
+        "past the end"
+    );
+    assert_eq!(
+        map(1, 0, 0x1000, libc::MAP_SHARED),
+        Err(libc::EINVAL),
+        "no such BAR"
+    );
+    assert_eq!(
+        map(7, 0, 0x1000, libc::MAP_SHARED),
+        Err(libc::EINVAL),
+        "configuration space"
+    );
     // SAFETY: within the mappings made above.
     unsafe {
         bar2.add(16).write_volatile(0x1234_5678);
@@ -116,7 +152,11 @@ fn bars_can_be_mapped_and_are_the_same_memory_as_by_pread() {
         device.vfio.region_read(region, &mut bytes, at);
         u32::from_le_bytes(bytes)
     };
-    assert_eq!(read(0, 0x40_0040), 0x1234_5678, "the window in BAR0 shows VRAM");
+    assert_eq!(
+        read(0, 0x40_0040),
+        0x1234_5678,
+        "the window in BAR0 shows VRAM"
+    );
     assert_eq!(read(2, 0x40), 0x1234_5678);
     assert_eq!(read(0, 0x2000), 0x9abc_def0);
     assert_eq!(read(0, 0), guest::abi::ID_VALUE);
@@ -130,7 +170,9 @@ fn interrupts_are_set_triggered_and_taken_away() {
     let host = TestHost::new();
     let device = host.by_group(1);
     let device = &device.vfio;
-    let events: Vec<_> = (0..4).map(|_| EventFd::new(EFD_NONBLOCK).expect("an eventfd")).collect();
+    let events: Vec<_> = (0..4)
+        .map(|_| EventFd::new(EFD_NONBLOCK).expect("an eventfd"))
+        .collect();
     assert!(device.trigger_irq(2, 0).is_err(), "not enabled");
     device.enable_msix(events.iter().collect()).expect("enable");
     device.trigger_irq(2, 3).expect("trigger");
@@ -171,14 +213,30 @@ fn features_answer_as_the_vfio_core_does() {
     assert_eq!(feature(fd, GET | 1, 16, 0), Ok(3), "STOP_COPY and P2P");
     assert_eq!(feature(fd, GET | SET | 2, 16, 0), Err(libc::EINVAL));
     assert_eq!(feature(fd, GET | 1, 15, 0), Err(libc::EINVAL), "short");
-    assert_eq!(feature(fd, GET | 1, 7, 0), Err(libc::EINVAL), "shorter than the header");
+    assert_eq!(
+        feature(fd, GET | 1, 7, 0),
+        Err(libc::EINVAL),
+        "shorter than the header"
+    );
     assert_eq!(feature(fd, SET | 1, 16, 0), Err(libc::EINVAL), "read-only");
     assert_eq!(feature(fd, 1, 16, 0), Err(libc::EINVAL), "neither");
-    assert_eq!(feature(fd, GET | 1 << 19 | 1, 16, 0), Err(libc::EINVAL), "unknown flag");
-    assert_eq!(feature(fd, PROBE | GET | SET | 2, 16, 77), Ok(77), "a probe changes nothing");
+    assert_eq!(
+        feature(fd, GET | 1 << 19 | 1, 16, 0),
+        Err(libc::EINVAL),
+        "unknown flag"
+    );
+    assert_eq!(
+        feature(fd, PROBE | GET | SET | 2, 16, 77),
+        Ok(77),
+        "a probe changes nothing"
+    );
     assert_eq!(feature(fd, PROBE | SET | 9, 16, 0), Err(libc::EINVAL));
     for unknown in [0, 3, 6, 7, 8, 10, 99] {
-        assert_eq!(feature(fd, GET | unknown, 16, 0), Err(libc::ENOTTY), "feature {unknown}");
+        assert_eq!(
+            feature(fd, GET | unknown, 16, 0),
+            Err(libc::ENOTTY),
+            "feature {unknown}"
+        );
     }
     assert!(feature(fd, GET | 9, 16, 0).expect("MIG_DATA_SIZE") > 8 * MIB);
     assert_eq!(ioctl_value(fd, 0x3bff, 0), Err(libc::ENOTTY));
@@ -188,11 +246,20 @@ fn features_answer_as_the_vfio_core_does() {
 
 #[test]
 fn a_host_without_migration_opens_its_vfs_all_the_same() {
-    let host = TestHost::with(&host_sim::host::HostConfig { migration: false, ..config() });
+    let host = TestHost::with(&host_sim::host::HostConfig {
+        migration: false,
+        ..config()
+    });
     let device = host.by_group(1);
-    assert_eq!(device.vfio.query_migration_support().expect("an answer"), None);
+    assert_eq!(
+        device.vfio.query_migration_support().expect("an answer"),
+        None
+    );
     for number in [1, 2, 9] {
-        assert_eq!(feature(device.vfio.as_raw_fd(), GET | number, 16, 0), Err(libc::ENOTTY));
+        assert_eq!(
+            feature(device.vfio.as_raw_fd(), GET | number, 16, 0),
+            Err(libc::ENOTTY)
+        );
     }
 }
 

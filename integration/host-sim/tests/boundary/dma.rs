@@ -21,7 +21,16 @@ impl Memory {
     fn new() -> Self {
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping somewhere.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), LEN, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                LEN,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            )
+        };
         assert_ne!(at, libc::MAP_FAILED);
         Self(at.cast())
     }
@@ -60,10 +69,17 @@ impl Guest {
         unsafe { device.ops.vfio_dma_map(IOVA, LEN, memory.0) }.expect("map");
         let event = EventFd::new(0).expect("an eventfd");
         device.vfio.enable_msix(vec![&event]).expect("MSI-X");
-        let guest = Self { device, memory, event };
+        let guest = Self {
+            device,
+            memory,
+            event,
+        };
         for page in 0..4 {
             let pte = (IOVA + page * 4096) | abi::PTE_VALID;
-            guest.device.vfio.region_write(0, &pte.to_le_bytes(), u64::from(abi::GGTT) + page * 8);
+            guest
+                .device
+                .vfio
+                .region_write(0, &pte.to_le_bytes(), u64::from(abi::GGTT) + page * 8);
         }
         guest.set(reg::RING_BASE, 0);
         guest.set(reg::RING_ENTRIES, 16);
@@ -72,7 +88,9 @@ impl Guest {
     }
 
     fn set(&self, register: u32, value: u32) {
-        self.device.vfio.region_write(0, &value.to_le_bytes(), register.into());
+        self.device
+            .vfio
+            .region_write(0, &value.to_le_bytes(), register.into());
     }
 
     fn get(&self, register: u32) -> u32 {
@@ -87,13 +105,18 @@ impl Guest {
         for (i, word) in words.iter().enumerate() {
             self.memory.put(slot + 4 * i, *word);
         }
-        self.memory.put(slot + 28, words.iter().fold(0, |a, b| a ^ b));
+        self.memory
+            .put(slot + 28, words.iter().fold(0, |a, b| a ^ b));
         self.set(reg::RING_TAIL, seq);
     }
 
     /// Waits for an interrupt.
     fn interrupted(&self, limit: Duration) -> bool {
-        let mut poll = libc::pollfd { fd: self.event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.event.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: one live structure.
         let ready = unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as c_int) } == 1;
         ready && self.event.read().is_ok()
@@ -109,8 +132,15 @@ fn jobs_run(device: Device) {
             guest.memory.put(0x1000 + 4 * i, seq * 1000 + i as u32);
         }
         guest.submit(seq);
-        assert!(guest.interrupted(Duration::from_secs(5)), "job {seq}: status {:#x}", guest.get(reg::STATUS));
-        assert_eq!(guest.get(reg::RING_HEAD), seq);
+        assert!(
+            guest.interrupted(Duration::from_secs(5)),
+            "job {seq}: status {:#x}",
+            guest.get(reg::STATUS)
+        );
+        assert_eq!(
+            (guest.get(reg::STATUS), guest.get(reg::RING_HEAD)),
+            (0, seq)
+        );
         guest.set(reg::IRQ_ACK, seq);
         let mut sum = 0u32;
         for i in 0..64 {
@@ -137,11 +167,19 @@ fn a_job_runs_by_cdev_and_iommufd() {
 fn jobs_wait_while_the_vf_does_not_run() {
     let host = TestHost::new();
     let guest = Guest::new(host.by_group(1));
-    guest.device.vfio.set_migration_state(5).expect("RUNNING_P2P");
+    guest
+        .device
+        .vfio
+        .set_migration_state(5)
+        .expect("RUNNING_P2P");
     guest.submit(1);
     assert!(!guest.interrupted(Duration::from_millis(50)));
     assert_eq!(guest.get(reg::RING_HEAD), 0);
-    guest.device.vfio.set_migration_state(RUNNING).expect("RUNNING");
+    guest
+        .device
+        .vfio
+        .set_migration_state(RUNNING)
+        .expect("RUNNING");
     assert!(guest.interrupted(Duration::from_secs(5)));
     assert_eq!(guest.get(reg::RING_HEAD), 1);
 }
@@ -153,7 +191,10 @@ fn dma_to_memory_that_is_not_mapped_is_a_fault_of_the_vf() {
     guest.device.ops.vfio_dma_unmap(IOVA, LEN).expect("unmap");
     guest.submit(1);
     assert!(guest.interrupted(Duration::from_secs(5)));
-    assert_eq!(guest.get(reg::STATUS), abi::STATUS_ERROR | status::DMA_FAULT);
+    assert_eq!(
+        guest.get(reg::STATUS),
+        abi::STATUS_ERROR | status::DMA_FAULT
+    );
 }
 
 #[test]
@@ -165,7 +206,10 @@ fn dma_to_memory_that_the_program_gave_back_is_a_fault_and_no_crash() {
     unsafe { libc::munmap(guest.memory.0.add(0x1000).cast(), 0x1000) };
     guest.submit(1);
     assert!(guest.interrupted(Duration::from_secs(5)));
-    assert_eq!(guest.get(reg::STATUS), abi::STATUS_ERROR | status::DMA_FAULT);
+    assert_eq!(
+        guest.get(reg::STATUS),
+        abi::STATUS_ERROR | status::DMA_FAULT
+    );
 }
 
 #[test]
@@ -216,7 +260,9 @@ fn type1_mappings_follow_the_kernels_rules() {
     let group = open(&host.group(2), libc::O_RDWR).expect("a group");
     let memory = Memory::new();
     let at = memory.0 as u64;
-    let map = |flags, vaddr, iova, size| ioctl(container, 0x3b71, &mut DmaMap(32, flags, vaddr, iova, size));
+    let map = |flags, vaddr, iova, size| {
+        ioctl(container, 0x3b71, &mut DmaMap(32, flags, vaddr, iova, size))
+    };
     assert_eq!(map(3, at, 0, 0x1000), Err(libc::EINVAL), "no IOMMU yet");
     let mut fd = container;
     ioctl(group, 0x3b68, &mut fd).expect("SET_CONTAINER");
@@ -225,25 +271,57 @@ fn type1_mappings_follow_the_kernels_rules() {
     assert_eq!(map(3, at, 0x2000, 0x2000), Err(libc::EEXIST));
     assert_eq!(map(3, at, 0x1000, 0x2000), Err(libc::EEXIST));
     assert_eq!(map(1, at, 0x3000, 0x1000), Ok(0), "read-only, next to it");
-    for (flags, vaddr, iova, size) in
-        [(0, at, 0x8000, 0x1000), (8, at, 0x8000, 0x1000), (3, at + 1, 0x8000, 0x1000), (3, at, 0x8001, 0x1000), (3, at, 0x8000, 0), (3, at, !0xfff, 0x2000), (3, at, 0xfee0_0000, 0x1000)]
-    {
-        assert_eq!(map(flags, vaddr, iova, size), Err(libc::EINVAL), "{flags} {iova:#x} {size:#x}");
+    for (flags, vaddr, iova, size) in [
+        (0, at, 0x8000, 0x1000),
+        (8, at, 0x8000, 0x1000),
+        (3, at + 1, 0x8000, 0x1000),
+        (3, at, 0x8001, 0x1000),
+        (3, at, 0x8000, 0),
+        (3, at, !0xfff, 0x2000),
+        (3, at, 0xfee0_0000, 0x1000),
+    ] {
+        assert_eq!(
+            map(flags, vaddr, iova, size),
+            Err(libc::EINVAL),
+            "{flags} {iova:#x} {size:#x}"
+        );
     }
     assert_eq!(map(3, 0x1000, 0x8000, 0x1000), Err(libc::EFAULT));
     // {argsz, flags, iova, size, bitmap{pgsize, size, data}}
     let unmap = |flags: u32, iova: u64, size: u64, bitmap: [u64; 3]| {
-        let mut arg = [48 | u64::from(flags) << 32, iova, size, bitmap[0], bitmap[1], bitmap[2]];
+        let mut arg = [
+            48 | u64::from(flags) << 32,
+            iova,
+            size,
+            bitmap[0],
+            bitmap[1],
+            bitmap[2],
+        ];
         ioctl(container, 0x3b72, &mut arg).map(|_| arg[2])
     };
-    assert_eq!(unmap(0, 0x2000, 0x1000, [0; 3]), Err(libc::EINVAL), "cuts a mapping");
+    assert_eq!(
+        unmap(0, 0x2000, 0x1000, [0; 3]),
+        Err(libc::EINVAL),
+        "cuts a mapping"
+    );
     assert_eq!(unmap(0, 0x9000, 0x1000, [0; 3]), Ok(0));
     assert_eq!(unmap(2, 0x1000, 0, [0; 3]), Err(libc::EINVAL));
     // Type1 without a log says that everything is dirty.
     let mut bits = 0u64;
     let bitmap = [4096, 8, &raw mut bits as u64];
-    let mut get = [48 | 4 << 32, 0x1000, 0x3000, bitmap[0], bitmap[1], bitmap[2]];
-    assert_eq!(ioctl(container, 0x3b75, &mut get), Err(libc::EINVAL), "not started");
+    let mut get = [
+        48 | 4 << 32,
+        0x1000,
+        0x3000,
+        bitmap[0],
+        bitmap[1],
+        bitmap[2],
+    ];
+    assert_eq!(
+        ioctl(container, 0x3b75, &mut get),
+        Err(libc::EINVAL),
+        "not started"
+    );
     assert_eq!(ioctl(container, 0x3b75, &mut [8u32, 1]), Ok(0));
     assert_eq!(ioctl(container, 0x3b75, &mut get), Ok(0));
     assert_eq!(bits, 0b111);
@@ -272,15 +350,31 @@ fn type1_mappings_follow_the_kernels_rules() {
 
 #[test]
 fn pinning_takes_the_time_that_the_host_says() {
-    let host = TestHost::with(&host_sim::host::HostConfig { pin_us_per_gib: 800_000, ..config() });
+    let host = TestHost::with(&host_sim::host::HostConfig {
+        pin_us_per_gib: 800_000,
+        ..config()
+    });
     let device = host.by_group(1);
     let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping of 256 MiB somewhere.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), 256 << 20, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            256 << 20,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        )
+    };
     let start = Instant::now();
     // SAFETY: nobody else uses the memory.
     unsafe { device.ops.vfio_dma_map(0, 256 << 20, at.cast()) }.expect("map");
-    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(200),
+        "{:?}",
+        start.elapsed()
+    );
     // SAFETY: mapped above.
     unsafe { libc::munmap(at, 256 << 20) };
 }

@@ -10,7 +10,9 @@ use crate::common::*;
 fn library() -> Option<PathBuf> {
     let test = std::env::current_exe().expect("a path");
     let deps = test.parent().expect("a directory");
-    [deps.join("libhost_sim.so"), deps.join("../libhost_sim.so")].into_iter().find(|p| p.exists())
+    [deps.join("libhost_sim.so"), deps.join("../libhost_sim.so")]
+        .into_iter()
+        .find(|p| p.exists())
 }
 
 /// What `program` prints on the hosts `dirs`; `None` when it or the library is not there.
@@ -37,7 +39,9 @@ fn on_host(test: &str, host: &TestHost, program: &str, arguments: &[&str]) -> Op
 fn ls_lists_a_vf() {
     let host = TestHost::unattached(&config());
     let dir = format!("/sys/bus/pci/devices/{}/", host.bdf(1));
-    let Some(text) = on_host("ls_lists_a_vf", &host, "ls", &[&dir]) else { return };
+    let Some(text) = on_host("ls_lists_a_vf", &host, "ls", &[&dir]) else {
+        return;
+    };
     for name in ["config", "iommu_group", "physfn", "vendor", "vfio-dev"] {
         assert!(text.lines().any(|l| l == name), "{name} in {text}");
     }
@@ -47,7 +51,9 @@ fn ls_lists_a_vf() {
 fn cat_reads_an_attribute() {
     let host = TestHost::unattached(&config());
     let path = format!("/sys/bus/pci/devices/{}/device", host.bdf(2));
-    let Some(text) = on_host("cat_reads_an_attribute", &host, "cat", &[&path]) else { return };
+    let Some(text) = on_host("cat_reads_an_attribute", &host, "cat", &[&path]) else {
+        return;
+    };
     assert_eq!(text, "0xe211\n");
 }
 
@@ -68,18 +74,25 @@ print(struct.unpack("IIIi", feature)[2:], os.pread(fd, 4, 7 << 40).hex())
 "#,
         host.cdev(1)
     );
-    let Some(text) = on_host("python", &host, "python3", &["-c", &program]) else { return };
+    let Some(text) = on_host("python", &host, "python3", &["-c", &program]) else {
+        return;
+    };
     assert_eq!(text, "(2, -1) 868011e2\n");
 }
 
 #[test]
 fn a_host_that_is_not_there_ends_the_program() {
     let Some(library) = library() else {
-        eprintln!("skipped: a_host_that_is_not_there_ends_the_program: libhost_sim.so is not built");
+        eprintln!(
+            "skipped: a_host_that_is_not_there_ends_the_program: libhost_sim.so is not built"
+        );
         return;
     };
-    let output =
-        Command::new("true").env("LD_PRELOAD", library).env("HOST_SIM", "/no/such/host").output().expect("true");
+    let output = Command::new("true")
+        .env("LD_PRELOAD", library)
+        .env("HOST_SIM", "/no/such/host")
+        .output()
+        .expect("true");
     assert_eq!(output.status.code(), Some(127));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/host"));
 }

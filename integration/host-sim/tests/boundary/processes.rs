@@ -36,14 +36,16 @@ fn a_cdev_and_iommufd_opened_here_are_used_in_another_process() {
     // The child is there before the fds are, so it inherits none of them.
     let child = fork(|| {
         let (iommufd, cdev) = (receive(&there), receive(&there));
-        let ops: Arc<dyn VfioOps> =
-            Arc::new(VfioIommufd::new(Arc::new(IommuFd::new_from_fd(iommufd)), None, None).expect("an IOAS"));
+        let ops: Arc<dyn VfioOps> = Arc::new(
+            VfioIommufd::new(Arc::new(IommuFd::new_from_fd(iommufd)), None, None).expect("an IOAS"),
+        );
         let device = VfioDevice::new_from_fd(cdev, ops).expect("a device");
         assert_eq!(device.get_region_size(0), 8 * MIB);
         device.set_migration_state(STOP_COPY).expect("STOP_COPY");
         let stream = device.read_migration_data_to_end().expect("read");
         i32::from(stream.len() < 8 << 20)
     });
+    drop(there);
     let iommufd = open("/dev/iommu", libc::O_RDWR | libc::O_CLOEXEC).expect("open");
     let cdev = open(&host.cdev(1), libc::O_RDWR | libc::O_CLOEXEC).expect("open");
     send(&here, iommufd);
@@ -67,6 +69,7 @@ fn a_device_and_its_data_fd_are_used_in_another_process() {
         send(&there, load);
         0
     });
+    drop(there);
     let device = host.by_group(1);
     let fd = device.vfio.as_raw_fd();
     let data = set_state(fd, STOP_COPY).expect("SET");
@@ -96,6 +99,7 @@ fn a_device_of_a_killed_process_is_free_and_reset() {
             unsafe { libc::pause() };
         }
     });
+    drop(there);
     wait_for_byte(&here);
     assert_eq!(open(&host.group(1), libc::O_RDWR), Err(libc::EBUSY));
     // SAFETY: a child of this test.
@@ -121,6 +125,7 @@ fn a_device_stays_open_as_long_as_one_process_has_it() {
         wait_for_byte(&there);
         i32::from(state(fd) != STOP)
     });
+    drop(there);
     wait_for_byte(&here);
     // SAFETY: the only owner of the number in this process.
     drop(unsafe { File::from_raw_fd(fd) });

@@ -26,23 +26,39 @@ fn on<R>(fd: c_int, real: impl FnOnce() -> R, ours: impl FnOnce(Arc<Object>) -> 
 
 #[unsafe(no_mangle)]
 pub extern "C" fn read(fd: c_int, buf: *mut c_void, count: size_t) -> ssize_t {
-    on(fd, || next::read(fd, buf, count), |o| bytes(data::read(&o, buf as usize, count)))
+    on(
+        fd,
+        || next::read(fd, buf, count),
+        |o| bytes(data::read(&o, buf as usize, count)),
+    )
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn write(fd: c_int, buf: *const c_void, count: size_t) -> ssize_t {
-    on(fd, || next::write(fd, buf, count), |o| bytes(data::write(&o, buf as usize, count)))
+    on(
+        fd,
+        || next::write(fd, buf, count),
+        |o| bytes(data::write(&o, buf as usize, count)),
+    )
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn readv(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
-    let ours = |o: Arc<Object>| bytes(data::vectored(iov as usize, count, |base, len| data::read(&o, base, len)));
+    let ours = |o: Arc<Object>| {
+        bytes(data::vectored(iov as usize, count, |base, len| {
+            data::read(&o, base, len)
+        }))
+    };
     on(fd, || next::readv(fd, iov, count), ours)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn writev(fd: c_int, iov: *const iovec, count: c_int) -> ssize_t {
-    let ours = |o: Arc<Object>| bytes(data::vectored(iov as usize, count, |base, len| data::write(&o, base, len)));
+    let ours = |o: Arc<Object>| {
+        bytes(data::vectored(iov as usize, count, |base, len| {
+            data::write(&o, base, len)
+        }))
+    };
     on(fd, || next::writev(fd, iov, count), ours)
 }
 
@@ -131,7 +147,11 @@ pub extern "C" fn ioctl(fd: c_int, request: c_long, arg: usize) -> c_int {
     const VFS: [u32; 4] = [0x5450, 0x5451, 0x5421, 0x5452];
     let number = request as u32;
     let real = || {
-        if kvm::is_ours(number) { kvm::ioctl(fd, number, request, arg) } else { next::ioctl(fd, request, arg) }
+        if kvm::is_ours(number) {
+            kvm::ioctl(fd, number, request, arg)
+        } else {
+            next::ioctl(fd, request, arg)
+        }
     };
     on(fd, real, |o| {
         if VFS.contains(&number) {
@@ -145,8 +165,17 @@ pub extern "C" fn ioctl(fd: c_int, request: c_long, arg: usize) -> c_int {
     })
 }
 
-fn map(address: *mut c_void, len: size_t, protection: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
-    let raw = |fd: c_int| sys::call!(libc::SYS_mmap, address, len, protection, flags, fd, offset).map(|a| a as usize);
+fn map(
+    address: *mut c_void,
+    len: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
+    let raw = |fd: c_int| {
+        sys::call!(libc::SYS_mmap, address, len, protection, flags, fd, offset).map(|a| a as usize)
+    };
     let answer = if fd < 0 || flags & libc::MAP_ANONYMOUS != 0 {
         raw(fd)
     } else {
@@ -169,12 +198,26 @@ fn map(address: *mut c_void, len: size_t, protection: c_int, flags: c_int, fd: c
 
 // Straight to the kernel: an allocator may map before the dynamic linker can be asked for anything.
 #[unsafe(no_mangle)]
-pub extern "C" fn mmap(address: *mut c_void, len: size_t, protection: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
+pub extern "C" fn mmap(
+    address: *mut c_void,
+    len: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
     map(address, len, protection, flags, fd, offset)
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn mmap64(address: *mut c_void, len: size_t, protection: c_int, flags: c_int, fd: c_int, offset: off_t) -> *mut c_void {
+pub extern "C" fn mmap64(
+    address: *mut c_void,
+    len: size_t,
+    protection: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: off_t,
+) -> *mut c_void {
     map(address, len, protection, flags, fd, offset)
 }
 
@@ -252,8 +295,17 @@ pub extern "C" fn copy_file_range(
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int {
-    on(fd, || next::epoll_ctl(epoll, op, fd, event), |_| sys::fail(Errno::EPERM))
+pub extern "C" fn epoll_ctl(
+    epoll: c_int,
+    op: c_int,
+    fd: c_int,
+    event: *mut libc::epoll_event,
+) -> c_int {
+    on(
+        fd,
+        || next::epoll_ctl(epoll, op, fd, event),
+        |_| sys::fail(Errno::EPERM),
+    )
 }
 
 super::table! {

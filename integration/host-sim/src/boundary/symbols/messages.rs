@@ -15,7 +15,9 @@ fn look(message: &msghdr) {
         while !header.is_null() {
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let data = libc::CMSG_DATA(header).cast::<c_int>();
-                let bytes = (*header).cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
+                let bytes = (*header)
+                    .cmsg_len
+                    .saturating_sub(libc::CMSG_LEN(0) as usize);
                 for i in 0..bytes / size_of::<c_int>() {
                     table::suspect(data.add(i).read_unaligned());
                 }
@@ -36,7 +38,13 @@ pub extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssiz
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
+pub extern "C" fn recvmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
     let answer = next::recvmmsg(fd, messages, count, flags, timeout);
     for i in 0..usize::try_from(answer).unwrap_or(0) {
         // SAFETY: the kernel has filled so many elements.

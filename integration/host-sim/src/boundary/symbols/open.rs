@@ -144,7 +144,10 @@ pub extern "C" fn realpath(path: *const c_char, resolved: *mut c_char) -> *mut c
     }
     // SAFETY: realpath has put a string there.
     let real = unsafe { CStr::from_ptr(buffer.as_ptr()) }.to_bytes();
-    answer(&paths::visible(real).unwrap_or_else(|| real.to_vec()), resolved)
+    answer(
+        &paths::visible(real).unwrap_or_else(|| real.to_vec()),
+        resolved,
+    )
 }
 
 fn path_copy(path: *const c_char) -> Option<Vec<u8>> {
@@ -157,7 +160,11 @@ fn answer(path: &[u8], resolved: *mut c_char) -> *mut c_char {
     let size = path.len() + 1;
     // SAFETY: the caller's buffer has PATH_MAX bytes, or there is none and one is allocated that the caller frees.
     unsafe {
-        let to = if resolved.is_null() { libc::malloc(size).cast::<c_char>() } else { resolved };
+        let to = if resolved.is_null() {
+            libc::malloc(size).cast::<c_char>()
+        } else {
+            resolved
+        };
         if !to.is_null() {
             std::ptr::copy_nonoverlapping(path.as_ptr().cast(), to, path.len());
             *to.add(path.len()) = 0;
@@ -167,7 +174,11 @@ fn answer(path: &[u8], resolved: *mut c_char) -> *mut c_char {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn __realpath_chk(path: *const c_char, resolved: *mut c_char, _room: usize) -> *mut c_char {
+pub extern "C" fn __realpath_chk(
+    path: *const c_char,
+    resolved: *mut c_char,
+    _room: usize,
+) -> *mut c_char {
     realpath(path, resolved)
 }
 

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 
 use libc::ssize_t;
 
+use crate::boundary::lock::c_path;
 use crate::boundary::object::{self, Object, Record, Via};
 use crate::boundary::paths::{self, Node, Place};
 use crate::boundary::{hosts, sys, sysfs};
@@ -13,12 +14,21 @@ use crate::vf::Errno;
 /// (mode, major and minor of the device) that stat says of an fd.
 fn of_object(object: &Object) -> (u32, (u32, u32)) {
     const NODE: u32 = libc::S_IFCHR | 0o600;
-    let number = |vf: u16, of: fn(&crate::vf::Vf) -> u32| object.host.vf(vf).map_or(0, |v| of(&v.vf));
+    let number =
+        |vf: u16, of: fn(&crate::vf::Vf) -> u32| object.host.vf(vf).map_or(0, |v| of(&v.vf));
     match object.record() {
         Record::Container { .. } => (NODE, (sysfs::MISC_MAJOR, sysfs::CONTAINER_MINOR)),
         Record::Iommufd { .. } => (NODE, (sysfs::MISC_MAJOR, sysfs::IOMMU_MINOR)),
-        Record::Group { vf, .. } => (NODE, (sysfs::GROUP_MAJOR, number(vf, crate::vf::Vf::group_id))),
-        Record::Device { vf, via: Via::Cdev, .. } => (NODE, (sysfs::CDEV_MAJOR, number(vf, crate::vf::Vf::cdev_index))),
+        Record::Group { vf, .. } => (
+            NODE,
+            (sysfs::GROUP_MAJOR, number(vf, crate::vf::Vf::group_id)),
+        ),
+        Record::Device {
+            vf, via: Via::Cdev, ..
+        } => (
+            NODE,
+            (sysfs::CDEV_MAJOR, number(vf, crate::vf::Vf::cdev_index)),
+        ),
         // Anonymous inodes have no type.
         Record::Device { .. } | Record::Data { .. } | Record::KvmVfio => (0o600, (0, 0)),
     }
@@ -51,11 +61,21 @@ fn kernel_fstatat(dir: c_int, path: *const c_char, buf: *mut libc::stat, flags: 
 
 /// The file that stands for a node in its host's tree.
 fn placeholder(node: &Node) -> Option<CString> {
+    let common = || hosts::all().find(|h| sys::exists(&c_path(&h.dir.join("dev"))));
     let (host, name) = match node {
-        Node::Container => (hosts::all().next()?, "dev/vfio/vfio".to_owned()),
-        Node::Iommufd => (hosts::all().next()?, "dev/iommu".to_owned()),
-        Node::Group(host, vf) => (host, format!("dev/vfio/{}", host.vf(*vf).ok()?.vf.group_id())),
-        Node::Cdev(host, vf) => (host, format!("dev/vfio/devices/vfio{}", host.vf(*vf).ok()?.vf.cdev_index())),
+        Node::Container => (common()?, "dev/vfio/vfio".to_owned()),
+        Node::Iommufd => (common()?, "dev/iommu".to_owned()),
+        Node::Group(host, vf) => (
+            host,
+            format!("dev/vfio/{}", host.vf(*vf).ok()?.vf.group_id()),
+        ),
+        Node::Cdev(host, vf) => (
+            host,
+            format!(
+                "dev/vfio/devices/vfio{}",
+                host.vf(*vf).ok()?.vf.cdev_index()
+            ),
+        ),
     };
     CString::new(format!("{}/{name}", host.dir.display())).ok()
 }
@@ -74,7 +94,9 @@ fn stat_at(dir: c_int, path: *const c_char, buf: *mut libc::stat, flags: c_int) 
         Place::Elsewhere => kernel_fstatat(dir, path, buf, flags),
         Place::File(file) => kernel_fstatat(dir, file.as_ptr(), buf, flags),
         Place::Node(node) => {
-            let Some(file) = placeholder(&node) else { return sys::fail(Errno::ENOENT) };
+            let Some(file) = placeholder(&node) else {
+                return sys::fail(Errno::ENOENT);
+            };
             let answer = kernel_fstatat(libc::AT_FDCWD, file.as_ptr(), buf, 0);
             if answer == 0 {
                 fill(buf, libc::S_IFCHR | 0o600, node.number());
@@ -149,7 +171,13 @@ stat! {
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_uint, buf: *mut libc::statx) -> c_int {
+pub extern "C" fn statx(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mask: c_uint,
+    buf: *mut libc::statx,
+) -> c_int {
     let kernel = |dir: c_int, path: *const c_char, flags: c_int| {
         sys::call!(libc::SYS_statx, dir, path, flags, mask, buf).map_or(-1, |_| 0)
     };
@@ -167,7 +195,9 @@ pub extern "C" fn statx(dir: c_int, path: *const c_char, flags: c_int, mask: c_u
         Place::Elsewhere => kernel(dir, path, flags),
         Place::File(file) => kernel(dir, file.as_ptr(), flags),
         Place::Node(node) => {
-            let Some(file) = placeholder(&node) else { return sys::fail(Errno::ENOENT) };
+            let Some(file) = placeholder(&node) else {
+                return sys::fail(Errno::ENOENT);
+            };
             let answer = kernel(libc::AT_FDCWD, file.as_ptr(), 0);
             if answer == 0 {
                 fill_statx(buf, libc::S_IFCHR | 0o600, node.number());
@@ -191,7 +221,9 @@ fn redirect(path: *const c_char, call: impl FnOnce(*const c_char) -> c_int) -> c
 
 #[unsafe(no_mangle)]
 pub extern "C" fn access(path: *const c_char, mode: c_int) -> c_int {
-    redirect(path, |path| sys::call!(libc::SYS_faccessat, libc::AT_FDCWD, path, mode).map_or(-1, |_| 0))
+    redirect(path, |path| {
+        sys::call!(libc::SYS_faccessat, libc::AT_FDCWD, path, mode).map_or(-1, |_| 0)
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -231,7 +263,11 @@ fn link_to_fd(path: *const c_char, buf: *mut c_char, room: usize) -> Option<ssiz
         Record::Container { .. } => "/dev/vfio/vfio".to_owned(),
         Record::Iommufd { .. } => "/dev/iommu".to_owned(),
         Record::Group { vf: index, .. } => format!("/dev/vfio/{}", vf(index)?.vf.group_id()),
-        Record::Device { vf: index, via: Via::Cdev, .. } => format!("/dev/vfio/devices/vfio{}", vf(index)?.vf.cdev_index()),
+        Record::Device {
+            vf: index,
+            via: Via::Cdev,
+            ..
+        } => format!("/dev/vfio/devices/vfio{}", vf(index)?.vf.cdev_index()),
         Record::Device { .. } => "anon_inode:[vfio-device]".to_owned(),
         Record::Data { .. } => "anon_inode:vfio-xe-migration".to_owned(),
         Record::KvmVfio => "anon_inode:kvm-vfio".to_owned(),
@@ -248,12 +284,22 @@ pub extern "C" fn readlink(path: *const c_char, buf: *mut c_char, room: usize) -
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn readlinkat(dir: c_int, path: *const c_char, buf: *mut c_char, room: usize) -> ssize_t {
+pub extern "C" fn readlinkat(
+    dir: c_int,
+    path: *const c_char,
+    buf: *mut c_char,
+    room: usize,
+) -> ssize_t {
     read_link(dir, path, buf, room)
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn __readlink_chk(path: *const c_char, buf: *mut c_char, len: usize, room: usize) -> ssize_t {
+pub extern "C" fn __readlink_chk(
+    path: *const c_char,
+    buf: *mut c_char,
+    len: usize,
+    room: usize,
+) -> ssize_t {
     read_link(libc::AT_FDCWD, path, buf, len.min(room))
 }
 

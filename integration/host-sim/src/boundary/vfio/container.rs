@@ -49,22 +49,26 @@ pub fn ioctl(object: &Arc<Object>, request: u32, arg: usize) -> Answer {
 }
 
 /// VFs whose groups are in the container, as (host, number).
-fn members(object: &Object) -> Result<Vec<(&'static Arc<hosts::Attached>, u16)>, Errno> {
+fn members(object: &Object) -> Vec<(&'static Arc<hosts::Attached>, u16)> {
     let mut members = Vec::new();
     for host in hosts::all() {
-        for (_, record) in object::living(host, "group-")? {
-            if let Record::Group { vf, container: Some(name) } = record
+        // A host that was taken down has nothing open.
+        for (_, record) in object::living(host, "group-").unwrap_or_default() {
+            if let Record::Group {
+                vf,
+                container: Some(name),
+            } = record
                 && name == object.name
             {
                 members.push((host, vf));
             }
         }
     }
-    Ok(members)
+    members
 }
 
 fn set_iommu(object: &Object, kind: usize) -> Answer {
-    if members(object)?.is_empty() || matches!(object.record(), Record::Container { iommu: 1.. }) {
+    if members(object).is_empty() || matches!(object.record(), Record::Container { iommu: 1.. }) {
         return Err(Errno::EINVAL);
     }
     if !TYPES.contains(&kind) {
@@ -78,12 +82,14 @@ fn set_iommu(object: &Object, kind: usize) -> Answer {
 
 /// Faults of the VFs in the container.
 fn check(object: &Object, op: Op) -> Result<(), Errno> {
-    members(object)?.into_iter().try_for_each(|(host, vf)| host.vf(vf)?.check(op))
+    members(object)
+        .into_iter()
+        .try_for_each(|(host, vf)| host.vf(vf)?.check(op))
 }
 
 /// Waits as long as pinning `bytes` takes.
 pub fn pin(host: &hosts::Attached, bytes: u64) {
-    let micros = u128::from(host.host.config().pin_us_per_gib) * u128::from(bytes) >> 30;
+    let micros = (u128::from(host.host.config().pin_us_per_gib) * u128::from(bytes)) >> 30;
     sys::sleep(Duration::from_micros(micros as u64));
 }
 
@@ -133,8 +139,15 @@ fn map(object: &Object, space: &Ioas, arg: usize) -> Answer {
     if argsz < 32 || flags & !3 != 0 || flags & 3 == 0 {
         return Err(Errno::EINVAL);
     }
-    let [address, iova, len] = [user::get::<u64>(arg + 8)?, user::get(arg + 16)?, user::get(arg + 24)?];
-    if len == 0 || (len | iova | address) % PAGE != 0 || address.checked_add(len - 1).is_none() {
+    let [address, iova, len] = [
+        user::get::<u64>(arg + 8)?,
+        user::get(arg + 16)?,
+        user::get(arg + 24)?,
+    ];
+    if len == 0
+        || !(len | iova | address).is_multiple_of(PAGE)
+        || address.checked_add(len - 1).is_none()
+    {
         return Err(Errno::EINVAL);
     }
     if !space.overlaps(iova, len).is_empty() {
@@ -147,8 +160,18 @@ fn map(object: &Object, space: &Ioas, arg: usize) -> Answer {
     if !worker::run(|| ioas::is_mapped(address, len)) {
         return Err(Errno::EFAULT);
     }
-    pin(&object.host, len);
-    space.map(iova, Mapping { len, address, read: flags & 1 != 0, write: flags & 2 != 0 })?;
+    if let Some((host, _)) = members(object).first() {
+        pin(host, len);
+    }
+    space.map(
+        iova,
+        Mapping {
+            len,
+            address,
+            read: flags & 1 != 0,
+            write: flags & 2 != 0,
+        },
+    )?;
     Ok(0)
 }
 
@@ -168,7 +191,7 @@ fn unmap(object: &Object, space: &Ioas, arg: usize) -> Answer {
         user::put(arg + 16, space.unmap_all())?;
         return Ok(0);
     }
-    if len == 0 || (iova | len) % PAGE != 0 || iova.checked_add(len - 1).is_none() {
+    if len == 0 || !(iova | len).is_multiple_of(PAGE) || iova.checked_add(len - 1).is_none() {
         return Err(Errno::EINVAL);
     }
     check(object, Op::UnmapDma)?;
@@ -184,14 +207,21 @@ fn unmap(object: &Object, space: &Ioas, arg: usize) -> Answer {
 
 /// Marks every mapped page of the range in the `struct vfio_bitmap` at `arg`: a VF without a log may have written them all.
 fn fill_bitmap(space: &Ioas, iova: u64, len: u64, arg: usize) -> Result<(), Errno> {
-    let [page, size, data] = [user::get::<u64>(arg)?, user::get(arg + 8)?, user::get(arg + 16)?];
+    let [page, size, data] = [
+        user::get::<u64>(arg)?,
+        user::get(arg + 8)?,
+        user::get(arg + 16)?,
+    ];
     let needed = (len / PAGE).div_ceil(64) * 8;
     if page != PAGE || size < needed {
         return Err(Errno::EINVAL);
     }
     let last = iova + (len - 1);
     let hit = space.overlaps(iova, len);
-    if hit.iter().any(|(start, m)| *start < iova || start + (m.len - 1) > last) {
+    if hit
+        .iter()
+        .any(|(start, m)| *start < iova || start + (m.len - 1) > last)
+    {
         return Err(Errno::EINVAL);
     }
     let mut bitmap = vec![0u8; needed as usize];
@@ -214,7 +244,9 @@ fn dirty_pages(object: &Object, space: &Ioas, arg: usize) -> Answer {
         2 => object.remove_space(TRACKING),
         4 => {
             let [iova, len] = [user::get::<u64>(arg + 8)?, user::get(arg + 16)?];
-            let aligned = len != 0 && (iova | len) % PAGE == 0 && iova.checked_add(len - 1).is_some();
+            let aligned = len != 0
+                && (iova | len).is_multiple_of(PAGE)
+                && iova.checked_add(len - 1).is_some();
             if argsz < 48 || !object.has_space(TRACKING) || !aligned {
                 return Err(Errno::EINVAL);
             }

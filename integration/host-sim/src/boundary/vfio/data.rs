@@ -13,7 +13,11 @@ pub fn read(object: &Object, buf: usize, len: usize) -> Result<usize, Errno> {
     if !save {
         return Err(Errno::EBADF);
     }
-    object.host.vf(vf)?.vf.data_read(session, user::slice_mut(buf, clamp(len))?)
+    object
+        .host
+        .vf(vf)?
+        .vf
+        .data_read(session, user::slice_mut(buf, clamp(len))?)
 }
 
 /// write() of `len` bytes at `buf`.
@@ -22,7 +26,11 @@ pub fn write(object: &Object, buf: usize, len: usize) -> Result<usize, Errno> {
     if save {
         return Err(Errno::EBADF);
     }
-    object.host.vf(vf)?.vf.data_write(session, user::slice(buf, clamp(len))?)
+    object
+        .host
+        .vf(vf)?
+        .vf
+        .data_write(session, user::slice(buf, clamp(len))?)
 }
 
 /// Most bytes of one read or write (MAX_RW_COUNT).
@@ -42,7 +50,10 @@ pub fn vectored(
     }
     let mut total = 0;
     for i in 0..count {
-        let (base, len) = (user::get::<u64>(iov + 16 * i)?, user::get::<u64>(iov + 16 * i + 8)?);
+        let (base, len) = (
+            user::get::<u64>(iov + 16 * i)?,
+            user::get::<u64>(iov + 16 * i + 8)?,
+        );
         match each(base as usize, len as usize) {
             Ok(moved) => {
                 total += moved;

@@ -29,11 +29,19 @@ const EBADFD: Errno = Errno(libc::EBADFD);
 /// The VF behind a device fd, when it may be used: a cdev has to be bound first.
 pub fn usable(object: &Object) -> Result<&VfLocal, Errno> {
     let (vf, ready) = match object.record() {
-        Record::Device { vf, via: Via::Group, .. } => (vf, true),
+        Record::Device {
+            vf,
+            via: Via::Group,
+            ..
+        } => (vf, true),
         Record::Device { vf, bound, .. } => (vf, bound.is_some() || binding(object).is_some()),
         _ => return Err(Errno::EINVAL),
     };
-    if ready { object.host.vf(vf) } else { Err(Errno::EINVAL) }
+    if ready {
+        object.host.vf(vf)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 /// Name of the iommufd that a cdev is bound to, by this process or another.
@@ -93,18 +101,28 @@ fn get_irq_info(arg: usize) -> Answer {
         return Err(Errno::EINVAL);
     }
     let index = Index::from_raw(user::get(arg + 8)?).ok_or(Errno::EINVAL)?;
-    let kind = if index == Index::Intx { MASKABLE | AUTOMASKED } else { NORESIZE };
+    let kind = if index == Index::Intx {
+        MASKABLE | AUTOMASKED
+    } else {
+        NORESIZE
+    };
     user::put(arg + 4, EVENTFD | kind)?;
     user::put(arg + 12, index.count())?;
     Ok(0)
 }
 
 fn bind(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
-    let (argsz, flags, fd) = (user::get::<u32>(arg)?, user::get::<u32>(arg + 4)?, user::get::<i32>(arg + 8)?);
+    let (argsz, flags, fd) = (
+        user::get::<u32>(arg)?,
+        user::get::<u32>(arg + 4)?,
+        user::get::<i32>(arg + 8)?,
+    );
     if argsz < 16 || flags != 0 || fd < 0 {
         return Err(Errno::EINVAL);
     }
-    let Record::Device { via: Via::Cdev, .. } = object.record() else { return Err(Errno::EINVAL) };
+    let Record::Device { via: Via::Cdev, .. } = object.record() else {
+        return Err(Errno::EINVAL);
+    };
     let host = &object.host;
     let vf = host.vf(index)?;
     let _vf = vf.lock.lock()?;
@@ -126,7 +144,12 @@ fn bind(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
     let id = iommufd.update(|record| super::iommufd::add(record, Item::Device { vf: index }))?;
     let name = iommufd.name.clone();
     object.update(|record| {
-        *record = Record::Device { vf: index, via: Via::Cdev, bound: Some(name), attached: None };
+        *record = Record::Device {
+            vf: index,
+            via: Via::Cdev,
+            bound: Some(name),
+            attached: None,
+        };
         Ok(())
     })?;
     *object.keeps.lock() = Some(iommufd);
@@ -144,11 +167,22 @@ fn iommufd_of(object: &Object) -> Result<Arc<Object>, Errno> {
 }
 
 fn attach(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
-    let (argsz, flags, pt) = (user::get::<u32>(arg)?, user::get::<u32>(arg + 4)?, user::get::<u32>(arg + 8)?);
+    let (argsz, flags, pt) = (
+        user::get::<u32>(arg)?,
+        user::get::<u32>(arg + 4)?,
+        user::get::<u32>(arg + 8)?,
+    );
     if argsz < 12 || flags != 0 {
         return Err(Errno::EINVAL);
     }
-    let Record::Device { vf: index, via: Via::Cdev, .. } = object.record() else { return Err(Errno::ENOTTY) };
+    let Record::Device {
+        vf: index,
+        via: Via::Cdev,
+        ..
+    } = object.record()
+    else {
+        return Err(Errno::ENOTTY);
+    };
     let iommufd = iommufd_of(object)?;
     vf.check(Op::Attach)?;
     let (ioas, hwpt) = iommufd.update(|record| super::iommufd::page_table(record, pt))?;
@@ -172,7 +206,9 @@ fn detach(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
     if user::get::<u32>(arg)? < 8 || user::get::<u32>(arg + 4)? != 0 {
         return Err(Errno::EINVAL);
     }
-    let Record::Device { via: Via::Cdev, .. } = object.record() else { return Err(Errno::ENOTTY) };
+    let Record::Device { via: Via::Cdev, .. } = object.record() else {
+        return Err(Errno::ENOTTY);
+    };
     vf.attach_ioas(None);
     object.update(|record| {
         if let Record::Device { attached, .. } = record {

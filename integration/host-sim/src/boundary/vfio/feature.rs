@@ -89,7 +89,11 @@ fn set_state(host: &std::sync::Arc<Attached>, vf: &VfLocal, payload: usize) -> R
     // From here on the state is reached, whether there is an fd for it or not.
     vf.check(Op::EmfileOnDataFd).map_err(|_| Errno::EMFILE)?;
     let mode = if save { libc::O_RDONLY } else { libc::O_WRONLY };
-    let record = Record::Data { vf: vf.vf.index(), session, save };
+    let record = Record::Data {
+        vf: vf.vf.index(),
+        session,
+        save,
+    };
     let (fd, _) = Object::create(host, record, mode | libc::O_CLOEXEC)?;
     user::put(payload + 4, fd)
 }

@@ -24,7 +24,15 @@ pub fn open(host: &Arc<Attached>, index: u16, flags: c_int) -> Answer {
     if !groups.is_empty() || object::device_is_open(host, index)? {
         return Err(Errno::EBUSY);
     }
-    Object::create(host, Record::Group { vf: index, container: None }, flags).map(|(fd, _)| fd)
+    Object::create(
+        host,
+        Record::Group {
+            vf: index,
+            container: None,
+        },
+        flags,
+    )
+    .map(|(fd, _)| fd)
 }
 
 pub fn ioctl(object: &Arc<Object>, index: u16, request: u32, arg: usize) -> Answer {
@@ -50,7 +58,11 @@ fn get_status(object: &Object, arg: usize) -> Answer {
     if user::get::<u32>(arg)? < 8 {
         return Err(Errno::EINVAL);
     }
-    let set = if container_name(object).is_some() { CONTAINER_SET } else { 0 };
+    let set = if container_name(object).is_some() {
+        CONTAINER_SET
+    } else {
+        0
+    };
     user::put(arg + 4, VIABLE | set)?;
     Ok(0)
 }
@@ -70,7 +82,10 @@ fn set_container(object: &Object, index: u16, arg: usize) -> Answer {
     // The group keeps the container, whoever closes its fd.
     *object.keeps.lock() = Some(container);
     object.update(move |record| {
-        *record = Record::Group { vf: index, container: Some(name) };
+        *record = Record::Group {
+            vf: index,
+            container: Some(name),
+        };
         Ok(0)
     })
 }
@@ -84,7 +99,10 @@ fn unset_container(object: &Object, index: u16) -> Answer {
     }
     let old = object.keeps.lock().take();
     object.update(|record| {
-        *record = Record::Group { vf: index, container: None };
+        *record = Record::Group {
+            vf: index,
+            container: None,
+        };
         Ok(0)
     })?;
     drop(old);
@@ -100,7 +118,11 @@ fn get_device_fd(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
         return Err(Errno::ENODEV);
     }
     let container = container_name(object).ok_or(Errno::EINVAL)?;
-    let known = object.keeps.lock().clone().or_else(|| object::by_name(&container));
+    let known = object
+        .keeps
+        .lock()
+        .clone()
+        .or_else(|| object::by_name(&container));
     if let Some(container) = &known
         && !matches!(container.fresh_record(), Record::Container { iommu: 1.. })
     {
@@ -113,7 +135,12 @@ fn get_device_fd(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
         vf.vf.device_opened(sys::pid())?;
         vf.config.reset();
     }
-    let record = Record::Device { vf: index, via: Via::Group, bound: None, attached: None };
+    let record = Record::Device {
+        vf: index,
+        via: Via::Group,
+        bound: None,
+        attached: None,
+    };
     let made = Object::create(host, record, libc::O_RDWR | libc::O_CLOEXEC);
     if made.is_err() && first {
         vf.vf.device_closed();

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::Answer;
 use super::container::pin;
+use crate::boundary::hosts::{self, Attached, VfLocal};
 use crate::boundary::ioas::{self, Ioas, Mapping, PAGE, RANGES};
 use crate::boundary::object::{Item, Object, Record};
-use crate::boundary::{hosts, sys, user, worker};
+use crate::boundary::{sys, user, worker};
 use crate::vf::{Errno, Op};
 
 const E2BIG: Errno = Errno(libc::E2BIG);
@@ -58,7 +59,12 @@ impl Request {
     }
 
     fn u32(&self, at: usize) -> u32 {
-        u32::from_le_bytes([self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]])
+        u32::from_le_bytes([
+            self.bytes[at],
+            self.bytes[at + 1],
+            self.bytes[at + 2],
+            self.bytes[at + 3],
+        ])
     }
 
     fn u64(&self, at: usize) -> u64 {
@@ -66,13 +72,19 @@ impl Request {
     }
 
     fn put<T: user::Plain>(&self, at: usize, value: T) -> Result<(), Errno> {
-        if at + size_of::<T>() <= self.len { user::put(self.arg + at, value) } else { Ok(()) }
+        if at + size_of::<T>() <= self.len {
+            user::put(self.arg + at, value)
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Adds an object and answers its id.
 pub fn add(record: &mut Record, item: Item) -> Result<u32, Errno> {
-    let Record::Iommufd { next_id, items, .. } = record else { return Err(Errno::EINVAL) };
+    let Record::Iommufd { next_id, items, .. } = record else {
+        return Err(Errno::EINVAL);
+    };
     let id = *next_id;
     *next_id += 1;
     items.push((id, item));
@@ -81,7 +93,9 @@ pub fn add(record: &mut Record, item: Item) -> Result<u32, Errno> {
 
 fn find(record: &Record, id: u32) -> Option<Item> {
     match record {
-        Record::Iommufd { items, .. } => items.iter().find(|(i, _)| *i == id).map(|&(_, item)| item),
+        Record::Iommufd { items, .. } => {
+            items.iter().find(|(i, _)| *i == id).map(|&(_, item)| item)
+        }
         _ => None,
     }
 }
@@ -90,12 +104,16 @@ fn find(record: &Record, id: u32) -> Option<Item> {
 pub fn page_table(record: &mut Record, id: u32) -> Result<(u32, u32), Errno> {
     match find(record, id) {
         Some(Item::Hwpt { ioas }) => Ok((ioas, id)),
-        Some(Item::Ioas { auto_hwpt: Some(hwpt) }) => Ok((id, hwpt)),
+        Some(Item::Ioas {
+            auto_hwpt: Some(hwpt),
+        }) => Ok((id, hwpt)),
         Some(Item::Ioas { auto_hwpt: None }) => {
             let hwpt = add(record, Item::Hwpt { ioas: id })?;
             if let Record::Iommufd { items, .. } = record {
                 for (_, item) in items.iter_mut().filter(|(i, _)| *i == id) {
-                    *item = Item::Ioas { auto_hwpt: Some(hwpt) };
+                    *item = Item::Ioas {
+                        auto_hwpt: Some(hwpt),
+                    };
                 }
             }
             Ok((id, hwpt))
@@ -121,7 +139,13 @@ pub fn ioctl(object: &Arc<Object>, request: u32, arg: usize) -> Answer {
         0x3b84 => iova_ranges(object, &r),
         0x3b85 => {
             let address = r.u64(16);
-            map(object, &r, |len| if worker::run(|| ioas::is_mapped(address, len)) { Ok(address) } else { Err(Errno::EFAULT) })
+            map(object, &r, |len| {
+                if worker::run(|| ioas::is_mapped(address, len)) {
+                    Ok(address)
+                } else {
+                    Err(Errno::EFAULT)
+                }
+            })
         }
         0x3b86 => unmap(object, &r),
         0x3b87 => option(object, &r),
@@ -148,7 +172,9 @@ fn destroy(object: &Object, id: u32) -> Answer {
     let spaces_in_use = |ioas: u32| object.space(ioas).is_attached();
     let item = object.update(|record| {
         let item = find(record, id).ok_or(Errno::ENOENT)?;
-        let Record::Iommufd { items, .. } = record else { return Err(Errno::EINVAL) };
+        let Record::Iommufd { items, .. } = record else {
+            return Err(Errno::EINVAL);
+        };
         let mut auto = None;
         match item {
             // Bound as long as the cdev is open.
@@ -158,7 +184,10 @@ fn destroy(object: &Object, id: u32) -> Answer {
             Item::Ioas { auto_hwpt } => {
                 auto = auto_hwpt;
                 // A page table that was asked for keeps its address space.
-                if items.iter().any(|(i, other)| *other == (Item::Hwpt { ioas: id }) && Some(*i) != auto) {
+                if items
+                    .iter()
+                    .any(|(i, other)| *other == (Item::Hwpt { ioas: id }) && Some(*i) != auto)
+                {
                     return Err(Errno::EBUSY);
                 }
             }
@@ -166,7 +195,11 @@ fn destroy(object: &Object, id: u32) -> Answer {
         }
         items.retain(|(i, _)| *i != id && Some(*i) != auto);
         for (_, other) in items.iter_mut() {
-            if *other == (Item::Ioas { auto_hwpt: Some(id) }) {
+            if *other
+                == (Item::Ioas {
+                    auto_hwpt: Some(id),
+                })
+            {
                 *other = Item::Ioas { auto_hwpt: None };
             }
         }
@@ -183,7 +216,11 @@ fn iova_ranges(object: &Object, r: &Request) -> Answer {
     let id = r.u32(4);
     is_ioas(object, id)?;
     // Without a device nothing narrows the space.
-    let ranges = if object.space(id).is_attached() { RANGES.to_vec() } else { vec![(0, u64::MAX)] };
+    let ranges = if object.space(id).is_attached() {
+        RANGES.to_vec()
+    } else {
+        vec![(0, u64::MAX)]
+    };
     let room = r.u32(8) as usize;
     r.put(8, ranges.len() as u32)?;
     r.put(24, PAGE)?;
@@ -192,7 +229,11 @@ fn iova_ranges(object: &Object, r: &Request) -> Answer {
         user::put(at, *first)?;
         user::put(at + 8, *last)?;
     }
-    if room < ranges.len() { Err(EMSGSIZE) } else { Ok(0) }
+    if room < ranges.len() {
+        Err(EMSGSIZE)
+    } else {
+        Ok(0)
+    }
 }
 
 fn allow_iovas(object: &Object, r: &Request) -> Answer {
@@ -208,10 +249,21 @@ fn allow_iovas(object: &Object, r: &Request) -> Answer {
     Ok(0)
 }
 
+/// The VFs that use an address space.
+fn users(space: &Arc<Ioas>) -> impl Iterator<Item = (&'static Arc<Attached>, &'static VfLocal)> {
+    hosts::all()
+        .flat_map(|h| h.vfs.iter().map(move |v| (h, v)))
+        .filter(|(_, v)| {
+            v.ioas
+                .lock()
+                .as_ref()
+                .is_some_and(|i| Arc::ptr_eq(i, space))
+        })
+}
+
 /// Asks the faults of the VFs that use the address space.
 fn check(space: &Arc<Ioas>, op: Op) -> Result<(), Errno> {
-    let users = hosts::all().flat_map(|h| &h.vfs).filter(|v| v.ioas.lock().as_ref().is_some_and(|i| Arc::ptr_eq(i, space)));
-    users.into_iter().try_for_each(|vf| vf.check(op))
+    users(space).try_for_each(|(_, vf)| vf.check(op))
 }
 
 fn map(object: &Object, r: &Request, source: impl FnOnce(u64) -> Result<u64, Errno>) -> Answer {
@@ -219,7 +271,7 @@ fn map(object: &Object, r: &Request, source: impl FnOnce(u64) -> Result<u64, Err
     unsupported(flags & !(FIXED | WRITEABLE | READABLE) != 0)?;
     let (len, iova) = (r.u64(24), r.u64(32));
     is_ioas(object, id)?;
-    if flags & (WRITEABLE | READABLE) == 0 || len == 0 || (len | r.u64(16)) % PAGE != 0 {
+    if flags & (WRITEABLE | READABLE) == 0 || len == 0 || !(len | r.u64(16)).is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     check(&object.space(id), Op::MapDma)?;
@@ -229,10 +281,18 @@ fn map(object: &Object, r: &Request, source: impl FnOnce(u64) -> Result<u64, Err
     }
     let iova = place(object, id, flags, iova, len)?;
     let space = object.space(id);
-    if space.is_attached() {
-        pin(&object.host, len);
+    if let Some((host, _)) = users(&space).next() {
+        pin(host, len);
     }
-    space.map(iova, Mapping { len, address, read: flags & READABLE != 0, write: flags & WRITEABLE != 0 })?;
+    space.map(
+        iova,
+        Mapping {
+            len,
+            address,
+            read: flags & READABLE != 0,
+            write: flags & WRITEABLE != 0,
+        },
+    )?;
     r.put(32, iova)?;
     Ok(0)
 }
@@ -246,10 +306,14 @@ fn place(object: &Object, id: u32, flags: u32, iova: u64, len: u64) -> Result<u6
     if iova.checked_add(len - 1).is_none() {
         return Err(Errno::EOVERFLOW);
     }
-    if iova % PAGE != 0 || (space.is_attached() && !ioas::in_ranges(iova, len)) {
+    if !iova.is_multiple_of(PAGE) || (space.is_attached() && !ioas::in_ranges(iova, len)) {
         return Err(Errno::EINVAL);
     }
-    if space.overlaps(iova, len).is_empty() { Ok(iova) } else { Err(Errno::EEXIST) }
+    if space.overlaps(iova, len).is_empty() {
+        Ok(iova)
+    } else {
+        Err(Errno::EEXIST)
+    }
 }
 
 /// IOMMU_IOAS_MAP_FILE: the file is mapped here for as long as the process lives, as the kernel pins its pages.
@@ -257,7 +321,9 @@ fn map_file(object: &Object, r: &Request) -> Answer {
     // {fd, start} take the place of {__reserved, user_va}.
     let (fd, start) = (r.u32(12) as c_int, r.u64(16));
     map(object, r, |len| {
-        worker::run(|| sys::map_shared(fd, len, start)).map(|a| a as u64).map_err(|_| Errno::EINVAL)
+        worker::run(|| sys::map_shared(fd, len, start))
+            .map(|a| a as u64)
+            .map_err(|_| Errno::EINVAL)
     })
 }
 
@@ -270,12 +336,19 @@ fn copy(object: &Object, r: &Request) -> Answer {
     if len == 0 || flags & (WRITEABLE | READABLE) == 0 {
         return Err(Errno::EINVAL);
     }
-    let source = object.space(from).find(from_iova, len).ok_or(Errno::ENOENT)?;
+    let source = object
+        .space(from)
+        .find(from_iova, len)
+        .ok_or(Errno::ENOENT)?;
     if flags & WRITEABLE != 0 && !source.write {
         return Err(Errno::EPERM);
     }
     let iova = place(object, to, flags, to_iova, len)?;
-    let mapping = Mapping { read: flags & READABLE != 0, write: flags & WRITEABLE != 0, ..source };
+    let mapping = Mapping {
+        read: flags & READABLE != 0,
+        write: flags & WRITEABLE != 0,
+        ..source
+    };
     object.space(to).map(iova, mapping)?;
     r.put(24, iova)?;
     Ok(0)
@@ -336,7 +409,9 @@ fn vfio_ioas(object: &Object, r: &Request) -> Answer {
     unsupported(r.u32(8) >> 16 != 0)?;
     let got = object.update(|record| {
         let exists = matches!(find(record, id), Some(Item::Ioas { .. }));
-        let Record::Iommufd { compat, .. } = record else { return Err(Errno::EINVAL) };
+        let Record::Iommufd { compat, .. } = record else {
+            return Err(Errno::EINVAL);
+        };
         match op {
             0 => return compat.map(Some).ok_or(Errno::ENODEV),
             1 if !exists => return Err(Errno::ENOENT),
@@ -372,7 +447,10 @@ fn hwpt_alloc(object: &Object, r: &Request) -> Answer {
 
 fn hw_info(object: &Object, r: &Request) -> Answer {
     unsupported(r.u32(4) != 0 || r.u32(28) != 0)?;
-    if !matches!(find(&object.fresh_record(), r.u32(8)), Some(Item::Device { .. })) {
+    if !matches!(
+        find(&object.fresh_record(), r.u32(8)),
+        Some(Item::Device { .. })
+    ) {
         return Err(Errno::ENOENT);
     }
     let room = (r.u32(12) as usize).min(4096);

@@ -33,22 +33,40 @@ pub const fn vfio(n: u32) -> u32 {
 /// As the kernel's open.
 pub fn open(node: &Node, flags: c_int) -> Answer {
     let made = match node {
-        Node::Container => Object::create(first_host()?, Record::Container { iommu: 0 }, flags),
-        Node::Iommufd => {
-            Object::create(first_host()?, Record::Iommufd { next_id: 1, items: Vec::new(), compat: None }, flags)
-        }
+        Node::Container => anywhere(&Record::Container { iommu: 0 }, flags),
+        Node::Iommufd => anywhere(
+            &Record::Iommufd {
+                next_id: 1,
+                items: Vec::new(),
+                compat: None,
+            },
+            flags,
+        ),
         Node::Group(host, vf) => return group::open(host, *vf, flags),
         Node::Cdev(host, vf) => {
             host.vf(*vf)?.check(Op::OpenCdev)?;
-            let record = Record::Device { vf: *vf, via: Via::Cdev, bound: None, attached: None };
+            let record = Record::Device {
+                vf: *vf,
+                via: Via::Cdev,
+                bound: None,
+                attached: None,
+            };
             Object::create(host, record, flags)
         }
     };
     made.map(|(fd, _)| fd)
 }
 
-fn first_host() -> Result<&'static Arc<hosts::Attached>, Errno> {
-    hosts::all().next().ok_or(Errno::ENODEV)
+/// Makes an object that belongs to no host, in the directory of the first one that has not been taken down.
+pub fn anywhere(record: &Record, flags: c_int) -> Result<(c_int, Arc<Object>), Errno> {
+    let mut answer = Err(Errno::ENODEV);
+    for host in hosts::all() {
+        answer = Object::create(host, record.clone(), flags);
+        if !matches!(answer, Err(Errno::ENOENT)) {
+            break;
+        }
+    }
+    answer
 }
 
 /// ioctl on one of our fds.

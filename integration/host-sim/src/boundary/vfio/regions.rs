@@ -27,7 +27,11 @@ pub const COUNT: u32 = 9;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Region {
     /// A BAR: `len` bytes from `start` in the VF's memory.
-    Bar { start: u64, len: u64, has_msix: bool },
+    Bar {
+        start: u64,
+        len: u64,
+        has_msix: bool,
+    },
     Config,
     /// A BAR or ROM that the VF has not.
     Absent,
@@ -35,7 +39,11 @@ enum Region {
 
 fn region(vf: &VfLocal, index: u32) -> Result<Region, Errno> {
     match index {
-        0 => Ok(Region::Bar { start: 0, len: vf.vf.bar0_size(), has_msix: true }),
+        0 => Ok(Region::Bar {
+            start: 0,
+            len: vf.vf.bar0_size(),
+            has_msix: true,
+        }),
         2 => Ok(Region::Bar {
             start: u64::from(guest::abi::VRAM_WINDOW),
             len: vf.vf.bar2_size(),
@@ -91,7 +99,11 @@ fn split(vf: &VfLocal, offset: i64) -> Result<(Region, u64), Errno> {
 
 /// How many of `len` bytes at `at` are within a region of `size`.
 fn within(at: u64, len: usize, size: u64) -> Result<usize, Errno> {
-    if at >= size { Err(Errno::EINVAL) } else { Ok(len.min((size - at) as usize)) }
+    if at >= size {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(len.min((size - at) as usize))
+    }
 }
 
 /// pread on a device fd.
@@ -105,7 +117,9 @@ pub fn pread(object: &Object, buf: usize, len: usize, offset: i64) -> Result<usi
             vf.config.read(at as usize, user::slice_mut(buf, len)?);
             Ok(len)
         }
-        Region::Bar { start, len: size, .. } => {
+        Region::Bar {
+            start, len: size, ..
+        } => {
             let len = within(at, len, size)?;
             copy(buf, memory(vf, start + at, len)?, len, true)
         }
@@ -125,7 +139,9 @@ pub fn pwrite(object: &Object, buf: usize, len: usize, offset: i64) -> Result<us
             }
             Ok(len)
         }
-        Region::Bar { start, len: size, .. } => {
+        Region::Bar {
+            start, len: size, ..
+        } => {
             let len = within(at, len, size)?;
             copy(buf, memory(vf, start + at, len)?, len, false)
         }
@@ -174,17 +190,40 @@ fn copy(buf: usize, device: usize, len: usize, to_buffer: bool) -> Result<usize,
 }
 
 /// mmap of a device fd: the VF's memory at the same place.
-pub fn mmap(object: &Object, address: usize, len: usize, protection: c_int, flags: c_int, offset: i64) -> Result<usize, Errno> {
+pub fn mmap(
+    object: &Object,
+    address: usize,
+    len: usize,
+    protection: c_int,
+    flags: c_int,
+    offset: i64,
+) -> Result<usize, Errno> {
     let vf = device::usable(object)?;
     if flags & libc::MAP_TYPE == libc::MAP_PRIVATE {
         return Err(Errno::EINVAL);
     }
     let (region, at) = split(vf, offset)?;
-    let Region::Bar { start, len: size, .. } = region else { return Err(Errno::EINVAL) };
-    let end = at.checked_add(len.next_multiple_of(4096) as u64).ok_or(Errno::EINVAL)?;
-    if len == 0 || at % 4096 != 0 || end > size {
+    let Region::Bar {
+        start, len: size, ..
+    } = region
+    else {
+        return Err(Errno::EINVAL);
+    };
+    let end = at
+        .checked_add(len.next_multiple_of(4096) as u64)
+        .ok_or(Errno::EINVAL)?;
+    if len == 0 || !at.is_multiple_of(4096) || end > size {
         return Err(Errno::EINVAL);
     }
     let fd = vf.vf.memory_file().as_raw_fd();
-    call!(libc::SYS_mmap, address, len, protection, flags, fd, start + at).map(|a| a as usize)
+    call!(
+        libc::SYS_mmap,
+        address,
+        len,
+        protection,
+        flags,
+        fd,
+        start + at
+    )
+    .map(|a| a as usize)
 }
