@@ -83,17 +83,26 @@ impl<P: Passthrough> XeVfioDevice<P> {
     /// # Errors
     /// [`DeviceError::Incompatible`] with everything that differs.
     pub fn check(&self, source: &Manifest) -> Result<Vec<Mismatch>, DeviceError> {
-        let mismatches = compare(source, &self.manifest()?);
-        if mismatches
-            .iter()
-            .any(|mismatch| mismatch.severity() == Severity::Refuse)
-        {
-            return Err(DeviceError::Incompatible {
-                id: self.id.clone(),
-                mismatches,
-            });
+        self.manifest()?;
+        self.compatible(source)
+    }
+
+    /// As [`XeVfioDevice::check`] with what is known already, for the time that the guest stands still.
+    pub(super) fn compatible(&self, source: &Manifest) -> Result<Vec<Mismatch>, DeviceError> {
+        let mismatches = compare(source, &self.known_manifest()?);
+        let refused = |mismatch: &Mismatch| mismatch.severity() == Severity::Refuse;
+        if mismatches.iter().any(refused) {
+            let id = self.id.clone();
+            return Err(DeviceError::Incompatible { id, mismatches });
         }
         Ok(mismatches)
+    }
+
+    /// The manifest as it was last asked for.
+    pub(super) fn known_manifest(&self) -> Result<Manifest, DeviceError> {
+        self.migratable()?;
+        let known = self.shared().manifest.clone();
+        known.map_or_else(|| self.manifest(), Ok)
     }
 
     /// RUNNING -> RUNNING_P2P: the VF makes no DMA any more, its BARs still work. Nothing to do further down.

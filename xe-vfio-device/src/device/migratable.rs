@@ -5,9 +5,10 @@ use anyhow::anyhow;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use vm_migration::{Migratable, MigratableError, Pausable, Snapshot, Snapshottable, Transportable};
 
+use super::slot::{LOADING, SAVING};
 use super::{DeviceError, Passthrough, VfSnapshot, XeVfioDevice};
 use crate::dirty::Moment;
-use crate::state::{AnyVf, Outcome};
+use crate::state::{DeviceState, Outcome};
 use crate::transfer::Endpoint;
 
 impl<P: Passthrough> XeVfioDevice<P> {
@@ -168,24 +169,12 @@ impl<P: Passthrough> Migratable for XeVfioDevice<P> {
     /// `DirtyLog`.
     fn dirty_log(&mut self) -> Result<MemoryRangeTable, MigratableError> {
         let failed = |error: DeviceError| MigratableError::DirtyLog(error.into());
-        let moment = self
-            .with("being asked", |vf| {
-                let moment = if matches!(vf, AnyVf::Running(_)) {
-                    Moment::Running
-                } else {
-                    Moment::Still
-                };
-                (vf, Ok(moment))
-            })
-            // Somebody is moving its state, so it does not run.
-            .or_else(|error| {
-                if matches!(error, DeviceError::Busy { .. }) {
-                    Ok(Moment::Still)
-                } else {
-                    Err(error)
-                }
-            })
-            .map_err(failed)?;
+        // Never the session itself: it may be on its way with a stream.
+        let moment = match self.slot.look() {
+            (None, Some(SAVING | LOADING)) => Moment::Still,
+            (None | Some(DeviceState::Running), _) => Moment::Running,
+            (Some(_), _) => Moment::Still,
+        };
         let ranges = self
             .dirty()
             .dirty(moment, &mut || self.passthrough().dma_ranges());

@@ -8,6 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::state::{AnyVf, DeviceState, MigrationDevice};
 
+/// What is being done while state leaves.
+pub(super) const SAVING: &str = "saving";
+/// What is being done while state arrives.
+pub(super) const LOADING: &str = "loading";
+
 pub(super) struct Slot<D: MigrationDevice>(Mutex<Content<D>>);
 
 enum Content<D: MigrationDevice> {

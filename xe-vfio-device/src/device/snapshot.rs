@@ -7,8 +7,9 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::slot::SAVING;
 use super::{DeviceError, Passthrough, XeVfioDevice};
-use crate::state::{AnyVf, DeviceState};
+use crate::state::DeviceState;
 use crate::stream::{Manifest, ManifestError};
 
 const KIND: &str = "xe-vfio-device";
@@ -109,22 +110,26 @@ impl VfSnapshot {
 }
 
 impl<P: Passthrough> XeVfioDevice<P> {
-    /// The device's snapshot. The VF is in STOP and stays there.
+    /// The device's snapshot. The VF is in STOP, where it may be being saved at the same time, and stays there.
     ///
     /// # Errors
     /// [`DeviceError`]; a VF that cannot migrate, or whose state was lost, has no snapshot.
     pub fn take_snapshot(&self) -> Result<VfSnapshot, DeviceError> {
         self.not_reset()?;
-        let manifest = self.manifest()?;
-        self.with("being snapshotted", |vf| {
-            let stopped = matches!(vf, AnyVf::Stopped(_));
-            let result = if stopped {
-                Ok(())
-            } else {
-                Err(self.wrong_state(&vf, DeviceState::Stop))
-            };
-            (vf, result)
-        })?;
+        let manifest = self.known_manifest()?;
+        // Its state may be on its way meanwhile, which changes nothing here.
+        match self.slot.look() {
+            (Some(DeviceState::Stop), _) | (None, Some(SAVING)) => {}
+            (state, busy) => {
+                let found = state.map(|state| format!("in {state}"));
+                return Err(DeviceError::WrongState {
+                    id: self.id.clone(),
+                    found: found
+                        .unwrap_or_else(|| busy.unwrap_or("in an unknown state").to_owned()),
+                    needed: DeviceState::Stop,
+                });
+            }
+        }
         let id = || self.id.clone();
         let pci_state = self.passthrough.save_pci_state();
         let pci_state = pci_state.map_err(|source| DeviceError::Pci {
@@ -153,7 +158,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             return Err(bad(SnapshotError::OtherDevice { found, expected }));
         }
         let state = snapshot.pci_state().ok_or(bad(SnapshotError::NoPciState))?;
-        self.check(&manifest)?;
+        self.compatible(&manifest)?;
         self.passthrough
             .restore_pci_state(state)
             .map_err(|source| DeviceError::Pci {

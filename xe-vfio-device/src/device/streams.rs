@@ -4,6 +4,7 @@
 use std::fs::File;
 
 use super::lifecycle::Step;
+use super::slot::{LOADING, SAVING};
 use super::{DeviceError, Passthrough, XeVfioDevice};
 use crate::state::{
     AnyVf, DeviceState, Outcome, Recovered, ResetReason, Settled, Stuck, reset_to_running,
@@ -92,7 +93,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         let expectation = Expectation::of(&own).sent_by(incoming.manifest());
         let context = self.context();
         let mut incoming = Some(incoming);
-        let result = self.with("loading", |vf| {
+        let result = self.with(LOADING, |vf| {
             let stopped = match vf {
                 AnyVf::Stopped(vf) => Ok(vf),
                 AnyVf::RunningP2p(vf) => vf.stop(),
@@ -179,21 +180,18 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 expected,
             });
         }
-        for mismatch in self.check(incoming.manifest())? {
+        for mismatch in self.compatible(incoming.manifest())? {
             tracing::warn!(id = self.id, %mismatch, "the two VFs differ");
         }
-        let own = self.shared().manifest.clone();
-        own.map_or_else(|| self.manifest(), Ok)
+        self.known_manifest()
     }
 
     fn save_to<S: Sink>(&self, sink: S) -> Result<SaveReport, DeviceError> {
-        self.migratable()?;
         self.not_reset()?;
-        let known = self.shared().manifest.clone();
-        let manifest = known.map_or_else(|| self.manifest(), Ok)?;
+        let manifest = self.known_manifest()?;
         let context = self.context();
         let _span = tracing::info_span!("save", id = self.id, attempt = %context.attempt).entered();
-        self.with("saving", |vf| match vf {
+        self.with(SAVING, |vf| match vf {
             AnyVf::Stopped(vf) => self.saved(save(vf, sink, &manifest, &context)),
             other => {
                 let error = self.wrong_state(&other, DeviceState::Stop);

@@ -268,6 +268,7 @@ fn status_and_cancel_never_wait_for_a_stream() {
         }
         assert_eq!(source.info().busy, Some("saving"));
         assert!(matches!(source.run(), Err(DeviceError::Busy { .. })));
+        source.take_snapshot().unwrap();
         source.cancel_handle().cancel();
         let Err(DeviceError::Save { source: error, .. }) = sent.join().unwrap() else {
             panic!("sent")
