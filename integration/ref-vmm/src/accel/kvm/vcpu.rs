@@ -98,7 +98,7 @@ impl Vcpu for KvmVcpu {
 
     fn kick((): &Self::Kick, thread: &JoinHandle<()>) {
         // A thread that has ended cannot be signalled and need not be.
-        let _ = thread.kill(KICK_SIGNAL);
+        let _ = thread.kill(libc::SIGRTMIN() + KICK_SIGNAL);
     }
 }
 
