@@ -45,11 +45,7 @@ pub trait Transportable: Pausable + Snapshottable {
     ///
     /// # Errors
     /// `MigrateSend`.
-    fn send(
-        &self,
-        _snapshot: &Snapshot,
-        _destination_url: &str,
-    ) -> Result<(), MigratableError> {
+    fn send(&self, _snapshot: &Snapshot, _destination_url: &str) -> Result<(), MigratableError> {
         Ok(())
     }
 
