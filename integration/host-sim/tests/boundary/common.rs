@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Hosts that several tests of one process can have at a time, and raw system calls.
 
+use std::cell::RefCell;
 use std::ffi::{CString, c_int};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use host_sim::boundary;
 use host_sim::host::{Host, HostConfig};
@@ -14,10 +15,45 @@ use vfio_ioctls::{VfioContainer, VfioDevice, VfioIommufd, VfioOps};
 
 pub const MIB: u64 = 1 << 20;
 
-/// An attached host of this test's own.
+/// One test at a time: a child that one of them forks inherits what the others have open, and so keeps it open.
+static TURN: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static MY_TURN: RefCell<(usize, Option<MutexGuard<'static, ()>>)> = const { RefCell::new((0, None)) };
+}
+
+/// The turn of this thread's test, as long as one of these lives.
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        MY_TURN.with_borrow_mut(|(count, guard)| {
+            if *count == 0 {
+                *guard = Some(TURN.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+            *count += 1;
+        });
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        MY_TURN.with_borrow_mut(|(count, guard)| {
+            *count -= 1;
+            if *count == 0 {
+                *guard = None;
+            }
+        });
+    }
+}
+
+/// An attached host of this test's own. To be made before anything is opened, and so dropped after it.
 pub struct TestHost {
     pub host: Host,
     _dir: TempDir,
+    // The last to go: whoever comes next must not open anything in a directory that is being removed.
+    _turn: Turn,
 }
 
 /// A small host; each has numbers of its own.
@@ -56,6 +92,7 @@ impl TestHost {
 
     #[track_caller]
     pub fn unattached(config: &HostConfig) -> Self {
+        let turn = Turn::take();
         let shm = std::path::Path::new("/dev/shm");
         let dir = if shm.is_dir() {
             tempfile::tempdir_in(shm)
@@ -64,7 +101,11 @@ impl TestHost {
         };
         let dir = dir.expect("a directory");
         let host = Host::create(&dir.path().join("host"), config).expect("a host");
-        Self { host, _dir: dir }
+        Self {
+            host,
+            _turn: turn,
+            _dir: dir,
+        }
     }
 
     /// sysfs directory of VF `index`.

@@ -155,12 +155,14 @@ fn jobs_run(device: Device) {
 
 #[test]
 fn a_job_runs_by_group_and_container() {
-    jobs_run(TestHost::new().by_group(1));
+    let host = TestHost::new();
+    jobs_run(host.by_group(1));
 }
 
 #[test]
 fn a_job_runs_by_cdev_and_iommufd() {
-    jobs_run(TestHost::new().by_cdev(1));
+    let host = TestHost::new();
+    jobs_run(host.by_cdev(1));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod device;
 mod dma;
 mod identity;
 mod iommufd;
+mod kvm;
 mod open;
 mod preload;
 mod processes;
