@@ -18,7 +18,7 @@ build_modules() {
 }
 
 TARGET=x86_64-unknown-linux-gnu
-BINARIES=()
+BINARIES=(conformance)
 
 build_programs() {
   local packages=()
