@@ -48,10 +48,8 @@ fn a_device_closed_unseen_is_closed() {
         assert_eq!(fds.len(), 3, "container, group and device");
         for fd in fds {
             // SAFETY: descriptors of this child that nothing uses any more.
-            assert_eq!(
-                unsafe { libc::syscall(libc::SYS_close_range, fd, fd, 0) },
-                0
-            );
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, fd, fd, 0) };
+            assert_eq!(closed, 0);
         }
         std::mem::forget(device);
         let again = host.by_group(1);
