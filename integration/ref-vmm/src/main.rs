@@ -73,7 +73,7 @@ fn run(run: &Run) -> Result<ExitCode> {
             }
         })?;
     } else {
-        let mut vm = match &run.restore {
+        let vm = match &run.restore {
             Some(restore) => {
                 let directory = snapshot::directory(&restore.source_url)?;
                 snapshot::restore(&directory, &config.devices, &config.host, options)?

@@ -171,8 +171,8 @@ pub fn restore(
         .map(|saved| devices.iter().find(|d| d.id == saved.id).unwrap_or(saved).clone())
         .collect();
     let state: VmState = read_json(&directory.join("state.json"))?;
-    let mut vm = Vm::new(config.memory, &devices, Choice::Only(config.accel), host, options)?;
-    match load(&mut vm, &state, directory) {
+    let vm = Vm::new(config.memory, &devices, Choice::Only(config.accel), host, options)?;
+    match load(&vm, &state, directory) {
         Ok(()) => Ok(vm),
         Err(error) => {
             let report = vm.with_group(|group| group.reset());
@@ -182,7 +182,7 @@ pub fn restore(
     }
 }
 
-fn load(vm: &mut Vm, state: &VmState, directory: &Path) -> Result<(), Error> {
+fn load(vm: &Vm, state: &VmState, directory: &Path) -> Result<(), Error> {
     load_memory(vm.ram(), &directory.join("memory"))?;
     let url = format!("file://{}", directory.display());
     for device in vm.devices() {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -105,7 +106,7 @@ pub struct Vm {
     fallback: Option<String>,
     root: Arc<Root>,
     ram: Arc<GuestRam>,
-    running: bool,
+    running: AtomicBool,
 }
 
 impl Vm {
@@ -128,7 +129,7 @@ impl Vm {
         bus.claim_ports(serial::BASE, serial::PORTS, Arc::new(serial))?;
         let root = Arc::new(Root::default());
         bus.claim_ports(root::BASE, root::PORTS, root.clone())?;
-        let mut vm = Self { devices: Vec::new(), accelerator, fallback, root, ram, running: false };
+        let mut vm = Self { devices: Vec::new(), accelerator, fallback, root, ram, running: AtomicBool::new(false) };
         if !devices.is_empty() {
             let container = Container::new(host.iommufd, &*vm.accelerator, vm.ram.clone())?;
             vm.plug(devices, &Arc::new(container), &bus, options)?;
@@ -201,22 +202,22 @@ impl Vm {
     /// Whether the vCPU runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.running
+        self.running.load(Ordering::SeqCst)
     }
 
     /// Lets the vCPU run, when the VFs do.
-    pub fn run_vcpu(&mut self) {
+    pub fn run_vcpu(&self) {
         self.accelerator.run();
-        self.running = true;
+        self.running.store(true, Ordering::SeqCst);
     }
 
     /// Parks the vCPU.
     ///
     /// # Errors
     /// [`Error::Accel`]; it runs on.
-    pub fn pause_vcpu(&mut self) -> Result<(), Error> {
+    pub fn pause_vcpu(&self) -> Result<(), Error> {
         self.accelerator.pause()?;
-        self.running = false;
+        self.running.store(false, Ordering::SeqCst);
         Ok(())
     }
 
@@ -224,8 +225,8 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error`]; the VM runs as before, unless the error says what became of a VF.
-    pub fn pause(&mut self) -> Result<(), Error> {
-        if !self.running {
+    pub fn pause(&self) -> Result<(), Error> {
+        if !self.is_running() {
             return Ok(());
         }
         self.with_group(|group| group.quiesce())?;
@@ -244,7 +245,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Unrecovered`]; the vCPU stays parked.
-    pub fn resume(&mut self) -> Result<GroupReport, Error> {
+    pub fn resume(&self) -> Result<GroupReport, Error> {
         self.recover()
     }
 
@@ -253,7 +254,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error::Unrecovered`] when a VF could not be brought back at all; the vCPU stays parked.
-    pub fn recover(&mut self) -> Result<GroupReport, Error> {
+    pub fn recover(&self) -> Result<GroupReport, Error> {
         let report = self.with_group(|group| group.give_back());
         if report.members.iter().any(|(_, outcome)| outcome.is_err()) {
             return Err(Error::Unrecovered(report.to_string()));
@@ -285,7 +286,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`Error`]; the VM is of no use then.
-    pub fn restore(&mut self, state: &VmState) -> Result<(), Error> {
+    pub fn restore(&self, state: &VmState) -> Result<(), Error> {
         if state.version != VERSION {
             return Err(Error::State(format!("version {}, not {VERSION}", state.version)));
         }

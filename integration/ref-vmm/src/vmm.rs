@@ -185,7 +185,7 @@ impl Vmm {
     }
 
     fn pause(&self) -> Result<Value, Failed> {
-        let (mut vm, _) = self.take("pausing")?;
+        let (vm, _) = self.take("pausing")?;
         let paused = vm.pause();
         self.adopt(vm);
         paused.map_err(|e| crate::describe(&e))?;
@@ -194,7 +194,7 @@ impl Vmm {
     }
 
     fn resume(&self, force: bool) -> Result<Value, Failed> {
-        let mut vm = self.take_to_resume(force)?;
+        let vm = self.take_to_resume(force)?;
         let resumed = vm.resume();
         self.adopt(vm);
         let report = resumed.map_err(|e| crate::describe(&e))?;

@@ -29,8 +29,10 @@ use crate::events::Events;
 use crate::memory::{self, GuestRam};
 use crate::vm::{self, Vf, Vm, VmState};
 
-/// How long the acceptor waits before it looks whether it is still needed.
-const ACCEPT_SLICE: Duration = Duration::from_secs(3600);
+/// How long the acceptor of streams waits before it looks whether it is still needed: the attempt ends so much later.
+const ACCEPT_SLICE: Duration = Duration::from_millis(10);
+/// How long the first connection is waited for before it is waited for again.
+const IDLE_SLICE: Duration = Duration::from_secs(3600);
 
 /// Why a VM did not arrive.
 #[derive(Debug, Error)]
@@ -126,8 +128,8 @@ impl Destination {
                 return Err(error);
             }
         };
-        let mut vm = Box::new(vm);
-        match self.take(&mut vm, attempt, &mut channel, listener, watch, started) {
+        let vm = Box::new(vm);
+        match self.take(&vm, attempt, &mut channel, listener, watch, started) {
             Ok(()) => Ok(vm),
             Err(error) => {
                 if !matches!(error, Error::Group(_)) {
@@ -143,7 +145,7 @@ impl Destination {
 
     fn wait_for_main(&self, listener: &Listener, cancel: &Cancel) -> Result<Channel, Error> {
         loop {
-            let connection = match listener.accept(ACCEPT_SLICE, cancel) {
+            let connection = match listener.accept(IDLE_SLICE, cancel) {
                 Ok(connection) => connection,
                 Err(EndpointError::Nobody { .. }) => continue,
                 Err(error) => return Err(error.into()),
@@ -213,48 +215,63 @@ impl Destination {
         Ok(matched)
     }
 
+    /// Carries a prepared attempt to a running guest. The acceptor's thread, which needs a moment to notice that it is not
+    /// needed any more, is only waited for when the guest runs or the attempt has failed.
     fn take(
         &self,
-        vm: &mut Vm,
+        vm: &Vm,
         attempt: AttemptId,
         channel: &mut Channel,
         listener: &Listener,
         watch: &Watch,
         started: Instant,
     ) -> Result<(), Error> {
-        let lease = self.limits.lease;
         let ready = Ready {
             attempt: attempt.to_string(),
-            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: u64::try_from(self.limits.lease.as_millis()).unwrap_or(u64::MAX),
             prepare_ms: ms(started.elapsed()),
         };
-        channel.send(Kind::Ready, &ready)?;
-        watch.enter("precopy");
         let loads = Loads::new(vm.devices());
         for device in vm.devices() {
             watch.add(device.cancel_handle());
             watch.add_device(device.device_id(), device.progress());
         }
         let accepting = Cancel::new();
-        let state = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(|| self.accept_streams(scope, listener, &accepting, &loads));
-            let state = take_memory(channel, vm.ram(), &loads)
-                .and_then(|state| loads.wait(self.limits.silence).map(|()| state));
+            let result = channel
+                .send(Kind::Ready, &ready)
+                .map_err(Error::from)
+                .and_then(|()| self.take_in(vm, channel, watch, &loads, &accepting));
             accepting.cancel();
-            if state.is_err() {
+            if result.is_err() {
                 vm.devices().iter().for_each(|d| d.cancel_handle().cancel());
             }
-            state
-        })?;
+            result
+        })
+    }
+
+    fn take_in(
+        &self,
+        vm: &Vm,
+        channel: &mut Channel,
+        watch: &Watch,
+        loads: &Loads<'_>,
+        accepting: &Cancel,
+    ) -> Result<(), Error> {
+        watch.enter("precopy");
+        let state = take_memory(channel, vm.ram(), loads)?;
+        loads.wait(self.limits.silence)?;
+        accepting.cancel();
+
         watch.enter("load");
         let begun = Instant::now();
-        let state: VmState =
-            protocol::decode(Kind::State, &state).map_err(channel::Error::from)?;
+        let state: VmState = protocol::decode(Kind::State, &state).map_err(channel::Error::from)?;
         vm.restore(&state)?;
         let loaded = Instant::now();
-        channel.send(Kind::Loaded, &Loaded { load_ms: ms(begun.elapsed()) })?;
-        tracing::info!(ms = ms(begun.elapsed()), "loaded; the lease begins");
-        self.wait_for_go(channel, loaded + lease, lease)?;
+        channel.send(Kind::Loaded, &Loaded { load_ms: ms(loaded - begun) })?;
+        tracing::info!(ms = ms(loaded - begun), "loaded; the lease begins");
+        self.wait_for_go(channel, loaded)?;
 
         watch.enter("resume");
         let begun = Instant::now();
@@ -263,20 +280,23 @@ impl Destination {
         let running = Running { resume_ms: ms(begun.elapsed()) };
         if let Err(error) = channel.send(Kind::Running, &running) {
             // The guest is ours whether the source has heard it or not.
-            tracing::warn!(error = crate::describe(&error), "the source may not know that the guest runs here");
+            let error = crate::describe(&error);
+            tracing::warn!(error, "the source may not know that the guest runs here");
         }
         self.events.report("received", &json!({"resume_ms": running.resume_ms}));
         Ok(())
     }
 
-    fn wait_for_go(&self, channel: &mut Channel, end: Instant, lease: Duration) -> Result<(), Error> {
+    fn wait_for_go(&self, channel: &mut Channel, loaded: Instant) -> Result<(), Error> {
+        let lease = self.limits.lease;
         channel.set_patience(lease);
-        let (header, payload) = channel.receive("waiting for go", &|| 0).map_err(|error| match error {
+        let go = channel.receive("waiting for go", &|| 0);
+        let (header, payload) = go.map_err(|error| match error {
             channel::Error::Deadline(..) => Error::Lease(lease),
             other => other.into(),
         })?;
         match header.kind {
-            Kind::Go if Instant::now() < end => Ok(()),
+            Kind::Go if loaded.elapsed() < lease => Ok(()),
             Kind::Go => Err(Error::Lease(lease)),
             Kind::Abandon => Err(abandoned(payload)),
             got => Err(out_of_order(got, "Go")),
