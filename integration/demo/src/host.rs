@@ -53,15 +53,14 @@ impl SimulatedHost {
         ]
     }
 
-    /// sysfs directory of VF `index`, counted from 0, as the host's own processes see it.
+    /// sysfs directory of VF `number`, counted from 1 as SR-IOV does, as the host's own processes see it.
     #[must_use]
-    pub fn vf_path(&self, index: u16) -> String {
-        // The PF is function 0 and VF n function n + 1, eight functions to a device.
-        let function = index + 1;
+    pub fn vf_path(&self, number: u16) -> String {
+        // The PF is function 0 and VF n function n, eight functions to a device.
         format!(
             "/sys/bus/pci/devices/0000:03:{:02x}.{}",
-            function / 8,
-            function % 8
+            number / 8,
+            number % 8
         )
     }
 

@@ -31,9 +31,7 @@ pub struct Report {
     pub wire_bytes: u64,
     /// Guest memory as sent, all passes.
     pub memory_bytes: u64,
-    /// Begin of each phase since the start of the migration; phases may overlap.
-    pub phase_starts: BTreeMap<String, f64>,
-    /// Time of each phase.
+    /// Time of each phase; one follows the other.
     pub phases: BTreeMap<String, f64>,
     /// Peak of anonymous memory: what a VMM needed beyond guest memory and VRAM.
     pub extra_rss_bytes: ExtraRss,
@@ -70,17 +68,14 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = PHASES
-            .iter()
-            .filter_map(|phase| Some(self.phase_starts.get(*phase)? + self.phases.get(*phase)?))
-            .fold(0.0, f64::max);
+        let total: f64 = self.phases.values().sum();
+        let scale = BAR_WIDTH / total.max(f64::MIN_POSITIVE);
         writeln!(f, "\ntimeline of {total:.0} ms")?;
+        let mut start = 0.0;
         for phase in PHASES {
-            let (Some(start), Some(time)) = (self.phase_starts.get(phase), self.phases.get(phase))
-            else {
+            let Some(time) = self.phases.get(phase) else {
                 continue;
             };
-            let scale = BAR_WIDTH / total.max(f64::MIN_POSITIVE);
             let (from, length) = (
                 (start * scale) as usize,
                 ((time * scale).round() as usize).max(1),
@@ -91,6 +86,7 @@ impl fmt::Display for Report {
                 " ".repeat(from),
                 "█".repeat(length)
             )?;
+            start += time;
         }
         writeln!(f, "downtime: {:.1} ms", self.downtime_ms)?;
         writeln!(

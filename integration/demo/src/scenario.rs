@@ -70,6 +70,7 @@ pub fn run(options: &Options) -> Result<Report> {
         PeakSampler::start(destination.pid()),
     );
 
+    let source_accel = accelerator(&source)?;
     step.say("migrating");
     let migration = source.remote(&["send-migration", &url]).with_context(|| {
         format!(
@@ -95,7 +96,12 @@ pub fn run(options: &Options) -> Result<Report> {
     let tally = serial.read()?.clone();
     discrepancies.extend(stage.compare_vram()?);
     discrepancies.extend(tally.out_of_order.iter().cloned());
-    let accel = accelerators(&source, &destination, &migration)?;
+    let destination_accel = accelerator(&destination)?;
+    let accel = if source_accel == destination_accel {
+        source_accel
+    } else {
+        format!("{source_accel} to {destination_accel}")
+    };
     let extra_rss_bytes = ExtraRss {
         source: peaks.0.peak(),
         destination: peaks.1.peak(),
@@ -142,7 +148,6 @@ fn report(
         state_bytes: number("state_bytes")?,
         wire_bytes: number("wire_bytes")?,
         memory_bytes: number("memory_bytes")?,
-        phase_starts: times("phase_starts")?,
         phases: times("phases")?,
         extra_rss_bytes,
         accel,
@@ -288,16 +293,13 @@ fn destination_url(transport: Transport, files: &Path) -> Result<String> {
     })
 }
 
-/// What ran the vCPU on either side; the source tells it in its answer, since it has gone by now.
-fn accelerators(_source: &Vmm, destination: &Vmm, migration: &Value) -> Result<String> {
-    let destination = destination.remote(&["info"])?;
-    let name = |value: &Value| value["accel"].as_str().unwrap_or("unknown").to_owned();
-    let (source, destination) = (name(migration), name(&destination));
-    Ok(if source == destination {
-        source
-    } else {
-        format!("{source} to {destination}")
-    })
+/// What runs the vCPU of a VMM's guest.
+fn accelerator(vmm: &Vmm) -> Result<String> {
+    let info = vmm.remote(&["info"])?;
+    Ok(info["accel"]
+        .as_str()
+        .context("info did not answer `accel`")?
+        .to_owned())
 }
 
 /// One line that says what is going on, and the time each step took once it is over.
