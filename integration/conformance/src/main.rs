@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How a migratable VF behaves at the system calls, told line by line.
 //!
-//!     conformance --device /sys/bus/pci/devices/<VF> [--peer PATH] [--plain PATH] [--only NAME] [--part K/N] [--faults debugfs] [--json]
+//!     conformance --device /sys/bus/pci/devices/<VF> [--peer PATH] [--plain PATH] [--only NAME] [--part K/N] [--faults debugfs|PROGRAM] [--json]
 //!
 //! It runs on a real kernel and on whatever stands in for one, unchanged, and knows neither. Each behaviour runs in a process of
 //! its own with a limit of time, so that one that hangs or crashes fails alone. Status: 0 all passed, 1 otherwise.
@@ -12,25 +12,16 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::check::{Outcome, Verdict};
-use crate::suite::World;
+use crate::suite::{Faults, World};
 
 mod check;
 mod stream;
 mod suite;
 mod sys;
 mod vf;
-
-/// How faults of the PF are made.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Faults {
-    /// Not at all: behaviours that need them are skipped.
-    None,
-    /// By the kernel lab's provider, in /sys/kernel/debug/xe-lab.
-    Debugfs,
-}
 
 #[derive(Parser)]
 #[command(about = "How a migratable VF behaves at the system calls")]
@@ -50,8 +41,8 @@ struct Options {
     /// Only the K-th of N parts of the table, for VFs that work in parallel
     #[arg(long, value_name = "K/N", value_parser = part, default_value = "1/1")]
     part: (usize, usize),
-    /// How the PF can be made to fail
-    #[arg(long, value_enum, default_value = "none")]
+    /// How the PF can be made to fail: none, debugfs (the kernel lab's provider), or a program's path
+    #[arg(long, default_value = "none", value_parser = faults)]
     faults: Faults,
     /// One JSON object per line instead of text
     #[arg(long)]
@@ -61,6 +52,14 @@ struct Options {
     limit: u64,
     #[command(subcommand)]
     command: Option<Inner>,
+}
+
+fn faults(text: &str) -> Result<Faults, String> {
+    Ok(match text {
+        "none" => Faults::None,
+        "debugfs" => Faults::Debugfs("/sys/kernel/debug/xe-lab".into()),
+        program => Faults::Program(program.into()),
+    })
 }
 
 fn part(text: &str) -> Result<(usize, usize), String> {
@@ -217,7 +216,7 @@ fn main() -> ExitCode {
         device,
         peer: options.peer.clone(),
         plain: options.plain.clone(),
-        faults: (options.faults == Faults::Debugfs).then(|| "/sys/kernel/debug/xe-lab".into()),
+        faults: options.faults.clone(),
     };
     match &options.command {
         Some(Inner::One { name }) => match suite::all().iter().find(|b| b.name == *name) {

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::check::{Outcome, failed, skipped};
 
@@ -35,8 +36,20 @@ pub struct World {
     pub peer: Option<PathBuf>,
     /// A VF whose platform does not support migration.
     pub plain: Option<PathBuf>,
-    /// Where the kernel lab's provider has its faults.
-    pub faults: Option<PathBuf>,
+    /// How the PF is made to fail.
+    pub faults: Faults,
+}
+
+/// Who makes a PF fail. A request is "OPERATION errno|delay-ms VALUE [NTH [COUNT]]", "OPERATION stuck 0 [NTH]" or "clear", as
+/// the kernel lab's provider (faults.c) takes it.
+#[derive(Clone, Debug)]
+pub enum Faults {
+    /// Nobody can.
+    None,
+    /// The provider's directory in debugfs.
+    Debugfs(PathBuf),
+    /// A program, started with the VF's number and the words of the request; status 77 says that it cannot be done there.
+    Program(PathBuf),
 }
 
 impl World {
@@ -47,17 +60,35 @@ impl World {
             .map_or_else(|| skipped("needs a second VF (--peer)"), Ok)
     }
 
-    /// Makes the PF of the VF under test fail: see the provider's faults.c for what can be asked. `clear` ends all faults.
+    /// Makes the PF of the VF under test fail: see [`Faults`] for what can be asked. `clear` ends all faults.
     pub fn fault(&self, request: &str) -> Outcome {
-        let Some(root) = &self.faults else {
-            return skipped("needs a PF that can be told to fail (--faults debugfs)");
-        };
-        let file = root.join(format!("vf{}", self.vf_number()?)).join("fault");
-        match fs::write(&file, request) {
-            Ok(()) => Ok(()),
-            Err(error) => failed(format_args!(
-                "{} does not take \"{request}\": {error}",
-                file.display()
+        match &self.faults {
+            Faults::None => skipped("needs a PF that can be told to fail (--faults)"),
+            Faults::Debugfs(root) => {
+                let file = root.join(format!("vf{}", self.vf_number()?)).join("fault");
+                fs::write(&file, request).or_else(|error| {
+                    failed(format_args!(
+                        "{} does not take \"{request}\": {error}",
+                        file.display()
+                    ))
+                })
+            }
+            Faults::Program(program) => self.fault_by(program, request),
+        }
+    }
+
+    fn fault_by(&self, program: &Path, request: &str) -> Outcome {
+        let arguments = [self.vf_number()?.to_string()];
+        let answer = Command::new(program)
+            .args(arguments)
+            .args(request.split(' '))
+            .output();
+        match answer.as_ref().map(|output| output.status.code()) {
+            Ok(Some(0)) => Ok(()),
+            Ok(Some(77)) => skipped(format_args!("this PF cannot be told \"{request}\"")),
+            _ => failed(format_args!(
+                "{} does not take \"{request}\": {answer:?}",
+                program.display()
             )),
         }
     }
