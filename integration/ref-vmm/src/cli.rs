@@ -15,7 +15,11 @@ use crate::serial::Target;
 
 /// A small VMM whose guests move with their Xe VFs.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Cli {
     /// Asking a running VMM.
     #[command(subcommand)]
@@ -203,7 +207,11 @@ impl FromStr for Restore {
                 Some(("source_url", url)) => source_url = Some(url.to_owned()),
                 Some(("resume", "on" | "true")) => resume = true,
                 Some(("resume", "off" | "false")) => resume = false,
-                _ => return Err(format!("{part:?} is neither source_url=... nor resume=on|off")),
+                _ => {
+                    return Err(format!(
+                        "{part:?} is neither source_url=... nor resume=on|off"
+                    ));
+                }
             }
         }
         let source_url = source_url.ok_or("source_url=file:///DIRECTORY is missing")?;
@@ -228,14 +236,19 @@ mod tests {
                     --device path=/sys/b,id=vf1 --serial tty --accel soft --iommufd";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
         let vm = cli.run.vm().unwrap();
-        assert_eq!((vm.memory, vm.devices.len(), vm.host.iommufd), (64 << 20, 2, true));
+        assert_eq!(
+            (vm.memory, vm.devices.len(), vm.host.iommufd),
+            (64 << 20, 2, true)
+        );
     }
 
     #[test]
     fn a_request_goes_to_the_vmm_it_names() {
         let line = "ref-vmm remote --api-socket /tmp/s resume --force";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
-        let Some(Command::Remote { request, .. }) = cli.command else { panic!("{cli:?}") };
+        let Some(Command::Remote { request, .. }) = cli.command else {
+            panic!("{cli:?}")
+        };
         assert_eq!(Request::from(request), Request::Resume { force: true });
     }
 
@@ -243,6 +256,11 @@ mod tests {
     fn a_vmm_without_a_socket_is_refused() {
         assert!(Cli::try_parse_from(["ref-vmm"]).is_err());
         assert!("resume=on".parse::<Restore>().is_err());
-        assert!(!"source_url=file:///a,resume=off".parse::<Restore>().unwrap().resume);
+        assert!(
+            !"source_url=file:///a,resume=off"
+                .parse::<Restore>()
+                .unwrap()
+                .resume
+        );
     }
 }

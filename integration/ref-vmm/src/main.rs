@@ -21,7 +21,10 @@ use xe_vfio_device::uapi::InterruptSignal;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Some(Command::Remote { api_socket, request }) => remote(&api_socket, &request.into()),
+        Some(Command::Remote {
+            api_socket,
+            request,
+        }) => remote(&api_socket, &request.into()),
         None => run(&cli.run),
     };
     result.unwrap_or_else(|error| {
@@ -46,12 +49,19 @@ fn remote(socket: &Path, request: &Request) -> Result<ExitCode> {
 
 fn run(run: &Run) -> Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let config = run.vm().map_err(|e| anyhow!(e))?;
-    let events = Events::new(run.event_file.as_deref()).context("The event file cannot be created")?;
+    let events =
+        Events::new(run.event_file.as_deref()).context("The event file cannot be created")?;
     let interrupt = InterruptSignal::default_signal().context("No signal for stuck devices")?;
     let limits = run.limits();
-    let mut options = Options { interrupt: Some(interrupt), ..Options::default() };
+    let mut options = Options {
+        interrupt: Some(interrupt),
+        ..Options::default()
+    };
     options.deadlines.network = limits.silence;
     let vmm = Arc::new(Vmm::new(
         config.host.clone(),
@@ -60,18 +70,23 @@ fn run(run: &Run) -> Result<ExitCode> {
         options,
         events.clone(),
     ));
-    let socket = run.api_socket.as_deref().context("--api-socket is missing")?;
+    let socket = run
+        .api_socket
+        .as_deref()
+        .context("--api-socket is missing")?;
     let in_the_way = || format!("The API socket {} cannot be had", socket.display());
 
     if let Some(url) = &run.receive_migration {
         let listener = vmm.listen(url).map_err(|e| anyhow!(e))?;
         let (receiver, once) = (vmm.clone(), run.receive_once);
-        std::thread::Builder::new().name("receive".into()).spawn(move || {
-            if let Err(error) = receiver.receive_until_here(&listener, once) {
-                tracing::error!(error, "no VM was received");
-                receiver.exit(1);
-            }
-        })?;
+        std::thread::Builder::new()
+            .name("receive".into())
+            .spawn(move || {
+                if let Err(error) = receiver.receive_until_here(&listener, once) {
+                    tracing::error!(error, "no VM was received");
+                    receiver.exit(1);
+                }
+            })?;
     } else {
         let vm = match &run.restore {
             Some(restore) => {
@@ -101,5 +116,8 @@ fn tell(vm: &Vm, events: &Events) {
         eprintln!("KVM cannot be used, the software vCPU takes over: {reason}");
     }
     let ids: Vec<_> = vm.devices().iter().map(|d| d.device_id()).collect();
-    events.report("started", &json!({"accel": accel, "accel_reason": fallback, "devices": ids}));
+    events.report(
+        "started",
+        &json!({"accel": accel, "accel_reason": fallback, "devices": ids}),
+    );
 }

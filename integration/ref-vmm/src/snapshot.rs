@@ -128,20 +128,29 @@ pub fn save(vm: &mut Vm, directory: &Path) -> Result<(), Error> {
         let id = device.device_id();
         device.begin_attempt(xe_vfio_device::transfer::AttemptId::NONE);
         let snapshot = state.devices().get(id).cloned().unwrap_or_default();
-        device.send(&snapshot, &url).map_err(|source| Error::Migratable {
-            id: id.to_owned(),
-            doing: "written",
-            source,
-        })?;
+        device
+            .send(&snapshot, &url)
+            .map_err(|source| Error::Migratable {
+                id: id.to_owned(),
+                doing: "written",
+                source,
+            })?;
     }
     let devices = vm
         .devices()
         .iter()
         .map(|d| d.passthrough().vf())
-        .map(|vf| DeviceConfig { id: vf.id().into(), path: vf.path().into() })
+        .map(|vf| DeviceConfig {
+            id: vf.id().into(),
+            path: vf.path().into(),
+        })
         .collect();
-    let config =
-        SavedConfig { version: VERSION, memory: vm.ram().size(), accel: vm.accel().0, devices };
+    let config = SavedConfig {
+        version: VERSION,
+        memory: vm.ram().size(),
+        accel: vm.accel().0,
+        devices,
+    };
     write_json(&config_path, &config)
 }
 
@@ -158,20 +167,43 @@ pub fn restore(
     let config_path = directory.join("config.json");
     let config: SavedConfig = read_json(&config_path)?;
     check(&config, &config_path)?;
-    let value = |what: String| Error::Value { path: config_path.clone(), what };
-    if let Choice::Only(here) = host.accel && here != config.accel {
-        return Err(value(format!("the VM ran on {}, not on {here}", config.accel)));
+    let value = |what: String| Error::Value {
+        path: config_path.clone(),
+        what,
+    };
+    if let Choice::Only(here) = host.accel
+        && here != config.accel
+    {
+        return Err(value(format!(
+            "the VM ran on {}, not on {here}",
+            config.accel
+        )));
     }
-    if let Some(other) = devices.iter().find(|d| !config.devices.iter().any(|c| c.id == d.id)) {
+    if let Some(other) = devices
+        .iter()
+        .find(|d| !config.devices.iter().any(|c| c.id == d.id))
+    {
         return Err(value(format!("the VM has no VF {}", other.id)));
     }
     let devices: Vec<_> = config
         .devices
         .iter()
-        .map(|saved| devices.iter().find(|d| d.id == saved.id).unwrap_or(saved).clone())
+        .map(|saved| {
+            devices
+                .iter()
+                .find(|d| d.id == saved.id)
+                .unwrap_or(saved)
+                .clone()
+        })
         .collect();
     let state: VmState = read_json(&directory.join("state.json"))?;
-    let vm = Vm::new(config.memory, &devices, Choice::Only(config.accel), host, options)?;
+    let vm = Vm::new(
+        config.memory,
+        &devices,
+        Choice::Only(config.accel),
+        host,
+        options,
+    )?;
     match load(&vm, &state, directory) {
         Ok(()) => Ok(vm),
         Err(error) => {
@@ -199,9 +231,17 @@ fn load(vm: &Vm, state: &VmState, directory: &Path) -> Result<(), Error> {
 }
 
 fn check(config: &SavedConfig, path: &Path) -> Result<(), Error> {
-    let value = |what: String| Err(Error::Value { path: path.into(), what });
+    let value = |what: String| {
+        Err(Error::Value {
+            path: path.into(),
+            what,
+        })
+    };
     if config.version != VERSION {
-        return value(format!("version {}, this VMM knows {VERSION}", config.version));
+        return value(format!(
+            "version {}, this VMM knows {VERSION}",
+            config.version
+        ));
     }
     if let Some(bad) = config.devices.iter().find(|d| !is_id(&d.id)) {
         return value(format!("{:?} is no id of a device", bad.id));
@@ -210,24 +250,44 @@ fn check(config: &SavedConfig, path: &Path) -> Result<(), Error> {
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_vec_pretty(value)
-        .map_err(|source| Error::Json { path: path.into(), source })?;
-    fs::write(path, text).map_err(|source| Error::Io { path: path.into(), doing: "written", source })
+    let text = serde_json::to_vec_pretty(value).map_err(|source| Error::Json {
+        path: path.into(),
+        source,
+    })?;
+    fs::write(path, text).map_err(|source| Error::Io {
+        path: path.into(),
+        doing: "written",
+        source,
+    })
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let failed = |source| Error::Io { path: path.into(), doing: "read", source };
+    let failed = |source| Error::Io {
+        path: path.into(),
+        doing: "read",
+        source,
+    };
     let size = fs::metadata(path).map_err(failed)?.len();
     if size > MAX_JSON {
-        return Err(Error::Value { path: path.into(), what: format!("{size} bytes are too many") });
+        return Err(Error::Value {
+            path: path.into(),
+            what: format!("{size} bytes are too many"),
+        });
     }
     let bytes = fs::read(path).map_err(failed)?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Json { path: path.into(), source })
+    serde_json::from_slice(&bytes).map_err(|source| Error::Json {
+        path: path.into(),
+        source,
+    })
 }
 
 /// Writes what holds something; the rest of the file is a hole.
 fn save_memory(ram: &GuestRam, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Io { path: path.into(), doing: "written", source };
+    let failed = |source| Error::Io {
+        path: path.into(),
+        doing: "written",
+        source,
+    };
     let file = File::create(path).map_err(failed)?;
     file.set_len(ram.size()).map_err(failed)?;
     let mut buffer = vec![0; CHUNK];
@@ -248,12 +308,19 @@ fn save_memory(ram: &GuestRam, path: &Path) -> Result<(), Error> {
 }
 
 fn load_memory(ram: &GuestRam, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Io { path: path.into(), doing: "read", source };
+    let failed = |source| Error::Io {
+        path: path.into(),
+        doing: "read",
+        source,
+    };
     let file = File::open(path).map_err(failed)?;
     let size = file.metadata().map_err(failed)?.len();
     if size != ram.size() {
         let what = format!("{size:#x} bytes, the VM has {:#x}", ram.size());
-        return Err(Error::Value { path: path.into(), what });
+        return Err(Error::Value {
+            path: path.into(),
+            what,
+        });
     }
     let mut buffer = vec![0; CHUNK];
     for at in (0..size).step_by(CHUNK) {
@@ -273,13 +340,23 @@ mod tests {
     use crate::serial::Target;
 
     fn host() -> HostConfig {
-        HostConfig { serial: Target::Null, accel: Choice::Only(Kind::Soft), iommufd: false }
+        HostConfig {
+            serial: Target::Null,
+            accel: Choice::Only(Kind::Soft),
+            iommufd: false,
+        }
     }
 
     fn saved() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        let mut vm =
-            Vm::new(32 << 20, &[], Choice::Only(Kind::Soft), &host(), Options::default()).unwrap();
+        let mut vm = Vm::new(
+            32 << 20,
+            &[],
+            Choice::Only(Kind::Soft),
+            &host(),
+            Options::default(),
+        )
+        .unwrap();
         vm.boot(None).unwrap();
         vm.ram().write(0x180_0000, b"kept").unwrap();
         save(&mut vm, directory.path()).unwrap();
@@ -301,19 +378,32 @@ mod tests {
         fn refused(damage: impl Fn(&Path), file: &str) {
             let directory = saved();
             damage(directory.path());
-            let error = restore(directory.path(), &[], &host(), Options::default()).err().unwrap();
+            let error = restore(directory.path(), &[], &host(), Options::default())
+                .err()
+                .unwrap();
             assert!(error.to_string().contains(file), "{error}");
         }
-        refused(|d| fs::remove_file(d.join("config.json")).unwrap(), "config.json");
-        refused(|d| fs::write(d.join("state.json"), "{}").unwrap(), "state.json");
+        refused(
+            |d| fs::remove_file(d.join("config.json")).unwrap(),
+            "config.json",
+        );
+        refused(
+            |d| fs::write(d.join("state.json"), "{}").unwrap(),
+            "state.json",
+        );
         refused(|d| fs::write(d.join("memory"), "short").unwrap(), "memory");
     }
 
     #[test]
     fn another_accelerator_is_refused() {
         let directory = saved();
-        let host = HostConfig { accel: Choice::Only(Kind::Kvm), ..host() };
-        let error = restore(directory.path(), &[], &host, Options::default()).err().unwrap();
+        let host = HostConfig {
+            accel: Choice::Only(Kind::Kvm),
+            ..host()
+        };
+        let error = restore(directory.path(), &[], &host, Options::default())
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("soft"), "{error}");
     }
 

@@ -124,12 +124,26 @@ impl Vm {
         let ram = Arc::new(GuestRam::new(memory)?);
         let bus = Arc::new(Bus::default());
         let (accelerator, fallback) = accel::create(accel, &bus)?;
-        accelerator.map(Slot { gpa: 0, size: ram.size(), host: ram.host_address() }, true)?;
+        accelerator.map(
+            Slot {
+                gpa: 0,
+                size: ram.size(),
+                host: ram.host_address(),
+            },
+            true,
+        )?;
         let serial = Serial::new(&host.serial).map_err(Error::Serial)?;
         bus.claim_ports(serial::BASE, serial::PORTS, Arc::new(serial))?;
         let root = Arc::new(Root::default());
         bus.claim_ports(root::BASE, root::PORTS, root.clone())?;
-        let mut vm = Self { devices: Vec::new(), accelerator, fallback, root, ram, running: AtomicBool::new(false) };
+        let mut vm = Self {
+            devices: Vec::new(),
+            accelerator,
+            fallback,
+            root,
+            ram,
+            running: AtomicBool::new(false),
+        };
         if !devices.is_empty() {
             let container = Container::new(host.iommufd, &*vm.accelerator, vm.ram.clone())?;
             vm.plug(devices, &Arc::new(container), &bus, options)?;
@@ -146,11 +160,16 @@ impl Vm {
     ) -> Result<(), Error> {
         let mut resources = Resources::default();
         for (slot, DeviceConfig { id, path }) in (1..).zip(devices) {
-            let vf =
-                VfioPci::open(id, path, container, &self.accelerator, bus, &mut resources)
-                    .map_err(|source| Error::Vfio { id: id.clone(), source })?;
+            let vf = VfioPci::open(id, path, container, &self.accelerator, bus, &mut resources)
+                .map_err(|source| Error::Vfio {
+                    id: id.clone(),
+                    source,
+                })?;
             self.root.plug(slot, vf.clone());
-            self.devices.push(XeVfioDevice::new(Assigned::new(vf, self.ram.clone()), options));
+            self.devices.push(XeVfioDevice::new(
+                Assigned::new(vf, self.ram.clone()),
+                options,
+            ));
         }
         Ok(())
     }
@@ -279,7 +298,12 @@ impl Vm {
             })?;
             devices.insert(id, snapshot);
         }
-        Ok(VmState { version: VERSION, accel, pci_address: self.root.address(), devices })
+        Ok(VmState {
+            version: VERSION,
+            accel,
+            pci_address: self.root.address(),
+            devices,
+        })
     }
 
     /// Takes saved state over, before the VM has run.
@@ -288,7 +312,10 @@ impl Vm {
     /// [`Error`]; the VM is of no use then.
     pub fn restore(&self, state: &VmState) -> Result<(), Error> {
         if state.version != VERSION {
-            return Err(Error::State(format!("version {}, not {VERSION}", state.version)));
+            return Err(Error::State(format!(
+                "version {}, not {VERSION}",
+                state.version
+            )));
         }
         if state.devices.len() != self.devices.len() {
             let (saved, here) = (state.devices.len(), self.devices.len());
@@ -303,11 +330,13 @@ impl Vm {
                 .devices
                 .get(id)
                 .ok_or_else(|| Error::State(format!("it has no VF {id}")))?;
-            device.restore(snapshot).map_err(|source| Error::Migratable {
-                id: id.to_owned(),
-                doing: "restored",
-                source,
-            })?;
+            device
+                .restore(snapshot)
+                .map_err(|source| Error::Migratable {
+                    id: id.to_owned(),
+                    doing: "restored",
+                    source,
+                })?;
         }
         Ok(())
     }

@@ -14,10 +14,10 @@ use xe_vfio_device::transfer::{Endpoint, Listener};
 use crate::api::{Request, Response};
 use crate::config::{DeviceConfig, HostConfig};
 use crate::events::Events;
+use crate::migration::Limits;
 use crate::migration::destination::Destination;
 use crate::migration::source::{self, Outcome};
 use crate::migration::watch::Watch;
-use crate::migration::Limits;
 use crate::snapshot;
 use crate::vm::Vm;
 
@@ -28,10 +28,7 @@ enum State {
     /// A VM, running or paused.
     Here(Box<Vm>),
     /// A VM that may run elsewhere.
-    Undecided {
-        vm: Box<Vm>,
-        lease_end: Instant,
-    },
+    Undecided { vm: Box<Vm>, lease_end: Instant },
     /// A command has it.
     Busy(&'static str, Arc<Watch>),
     /// It runs elsewhere.
@@ -102,7 +99,10 @@ impl Vmm {
 
     /// Ends the process.
     pub fn exit(&self, code: u8) {
-        self.exit.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
+        self.exit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(code);
         self.exiting.notify_all();
     }
 
@@ -113,7 +113,12 @@ impl Vmm {
         let code = loop {
             match *exit {
                 Some(code) => break code,
-                None => exit = self.exiting.wait(exit).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    exit = self
+                        .exiting
+                        .wait(exit)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
             }
         };
         drop(std::mem::replace(&mut *self.lock(), State::Empty));
@@ -130,9 +135,9 @@ impl Vmm {
             Request::Pause {} => self.pause(),
             Request::Resume { force } => self.resume(force),
             Request::Snapshot { url } => self.snapshot(&url),
-            Request::SendMigration { url, timeout } => {
-                self.send_migration(&url, timeout).inspect(|_| exit = Some(0))
-            }
+            Request::SendMigration { url, timeout } => self
+                .send_migration(&url, timeout)
+                .inspect(|_| exit = Some(0)),
             Request::CancelMigration {} => self.cancel_migration(),
             Request::ReceiveMigration { url } => self.receive_once(&url),
             Request::Shutdown {} => {
@@ -164,7 +169,10 @@ impl Vmm {
             State::Here(vm) => Ok((vm, watch)),
             other => {
                 *state = other;
-                Err(format!("There is no VM to be had: this VMM is {}", state.name()))
+                Err(format!(
+                    "There is no VM to be had: this VMM is {}",
+                    state.name()
+                ))
             }
         }
     }
@@ -198,7 +206,8 @@ impl Vmm {
         let resumed = vm.resume();
         self.adopt(vm);
         let report = resumed.map_err(|e| crate::describe(&e))?;
-        self.events.report("resumed", &json!({"devices": report.to_string()}));
+        self.events
+            .report("resumed", &json!({"devices": report.to_string()}));
         Ok(json!({"devices": report.to_string()}))
     }
 
@@ -222,7 +231,10 @@ impl Vmm {
             }
             other => {
                 *state = other;
-                Err(format!("There is no VM to be resumed: this VMM is {}", state.name()))
+                Err(format!(
+                    "There is no VM to be resumed: this VMM is {}",
+                    state.name()
+                ))
             }
         }
     }
@@ -239,7 +251,8 @@ impl Vmm {
         self.adopt(vm);
         saved?;
         let ms = crate::migration::report::ms(started.elapsed());
-        self.events.report("snapshot", &json!({"directory": directory, "ms": ms}));
+        self.events
+            .report("snapshot", &json!({"directory": directory, "ms": ms}));
         Ok(json!({"directory": directory, "ms": ms}))
     }
 
@@ -268,15 +281,21 @@ impl Vmm {
             Outcome::StillHere { vm, error, now } => {
                 self.adopt(vm);
                 let error = crate::describe(&error);
-                self.events.report("migration-failed", &json!({"error": error, "now": now}));
+                self.events
+                    .report("migration-failed", &json!({"error": error, "now": now}));
                 Err(format!("{error}. {now}"))
             }
-            Outcome::Undecided { vm, error, lease_end } => {
+            Outcome::Undecided {
+                vm,
+                error,
+                lease_end,
+            } => {
                 *self.lock() = State::Undecided { vm, lease_end };
                 let error = crate::describe(&error);
                 let now = "The destination was told to run the guest and has not answered: the guest stays paused \
                            here, see whether it runs there, then resume --force or shutdown";
-                self.events.report("migration-undecided", &json!({"error": error, "now": now}));
+                self.events
+                    .report("migration-undecided", &json!({"error": error, "now": now}));
                 Err(format!("{error}. {now}"))
             }
         }
@@ -285,7 +304,9 @@ impl Vmm {
     fn cancel_migration(&self) -> Result<Value, Failed> {
         match &*self.lock() {
             State::Busy(_, watch) if watch.cancel("cancelled by the user") => Ok(Value::Null),
-            State::Busy(..) => Err("It is too late to cancel: the destination was told to run the guest".into()),
+            State::Busy(..) => {
+                Err("It is too late to cancel: the destination was told to run the guest".into())
+            }
             _ => Err("There is no migration to be cancelled".into()),
         }
     }
@@ -321,7 +342,9 @@ impl Vmm {
 
     fn receive_once(&self, url: &str) -> Result<Value, Failed> {
         let listener = self.listen(url)?;
-        self.receive(&listener).map(|()| Value::Null).map_err(|(error, _)| error)
+        self.receive(&listener)
+            .map(|()| Value::Null)
+            .map_err(|(error, _)| error)
     }
 
     /// Takes one attempt in; the VM runs when it has arrived. With the error comes whether it was wanted.
@@ -360,7 +383,9 @@ impl Vmm {
             match self.receive(listener) {
                 Ok(()) => return Ok(()),
                 Err((error, cancelled)) if once || cancelled => return Err(error),
-                Err((error, _)) => tracing::warn!(error, "attempt failed; waiting for the next one"),
+                Err((error, _)) => {
+                    tracing::warn!(error, "attempt failed; waiting for the next one");
+                }
             }
         }
     }

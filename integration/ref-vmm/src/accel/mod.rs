@@ -103,8 +103,9 @@ pub struct Slot {
     pub host: *mut u8,
 }
 
-// SAFETY: the pointer is only handed to KVM or read and written as guest memory, which tolerates any concurrent access.
-#[allow(unsafe_code)] // The pointer is a plain address to whoever holds it.
+// The pointer is a plain address to whoever holds it.
+#[allow(unsafe_code)]
+// SAFETY: it is only handed to KVM or read and written as guest memory, which tolerates any concurrent access.
 unsafe impl Send for Slot {}
 
 /// Where a device's message goes: the pair that the guest wrote into its MSI-X table.

@@ -35,14 +35,18 @@ pub enum Error {
 /// # Errors
 /// [`Error`]; a command that fails is an answer, not an error.
 pub fn ask(socket: &Path, request: &Request) -> Result<Response, Error> {
-    let mut stream = UnixStream::connect(socket)
-        .map_err(|source| Error::Connect { path: socket.into(), source })?;
+    let mut stream = UnixStream::connect(socket).map_err(|source| Error::Connect {
+        path: socket.into(),
+        source,
+    })?;
     let mut line = serde_json::to_vec(request).map_err(Error::Answer)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(Error::Gone)?;
     stream.shutdown(Shutdown::Write).map_err(Error::Gone)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(Error::Gone)?;
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .map_err(Error::Gone)?;
     if answer.is_empty() {
         return Err(Error::Gone(io::ErrorKind::UnexpectedEof.into()));
     }

@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn an_error_and_a_result_are_told_apart() {
-        let failed = Response::Failed { error: "No".into(), state: "running".into() };
+        let failed = Response::Failed {
+            error: "No".into(),
+            state: "running".into(),
+        };
         let text = serde_json::to_string(&failed).unwrap();
         assert_eq!(serde_json::from_str::<Response>(&text).unwrap(), failed);
         let done: Response = serde_json::from_str(r#"{"ok":null}"#).unwrap();

@@ -32,29 +32,37 @@ impl Drop for Server {
 /// When the socket cannot be had, also because another VMM has it.
 pub fn start(path: &Path, vmm: &Arc<Vmm>) -> io::Result<Server> {
     if UnixStream::connect(path).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another VMM answers there"));
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another VMM answers there",
+        ));
     }
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path)?;
     let vmm = vmm.clone();
-    std::thread::Builder::new().name("api".into()).spawn(move || {
-        for stream in listener.incoming() {
-            let vmm = vmm.clone();
-            match stream {
-                Ok(stream) => {
-                    let work = move || {
-                        if let Err(error) = serve(stream, &vmm) {
-                            tracing::debug!(%error, "a client went away");
+    std::thread::Builder::new()
+        .name("api".into())
+        .spawn(move || {
+            for stream in listener.incoming() {
+                let vmm = vmm.clone();
+                match stream {
+                    Ok(stream) => {
+                        let work = move || {
+                            if let Err(error) = serve(stream, &vmm) {
+                                tracing::debug!(%error, "a client went away");
+                            }
+                        };
+                        if let Err(error) = std::thread::Builder::new()
+                            .name("api-call".into())
+                            .spawn(work)
+                        {
+                            tracing::error!(%error, "a request cannot be served");
                         }
-                    };
-                    if let Err(error) = std::thread::Builder::new().name("api-call".into()).spawn(work) {
-                        tracing::error!(%error, "a request cannot be served");
                     }
+                    Err(error) => tracing::warn!(%error, "accept on the API socket"),
                 }
-                Err(error) => tracing::warn!(%error, "accept on the API socket"),
             }
-        }
-    })?;
+        })?;
     Ok(Server { path: path.into() })
 }
 
@@ -66,7 +74,13 @@ fn serve(mut stream: UnixStream, vmm: &Vmm) -> io::Result<()> {
         Ok(request) => vmm.handle(request),
         Err(e) => {
             let error = format!("The request cannot be read: {e}");
-            (Response::Failed { error, state: vmm.state_name() }, None)
+            (
+                Response::Failed {
+                    error,
+                    state: vmm.state_name(),
+                },
+                None,
+            )
         }
     };
     let mut answer = serde_json::to_vec(&response)?;

@@ -134,7 +134,15 @@ impl Channel {
     /// Says why this side stops, and waits a little for the peer to hear it: a connection closed with bytes unread is
     /// reset, and what was said would be lost with it.
     pub fn fail(mut self, kind: Kind, reason: &str) {
-        if self.send(kind, &Reason { reason: reason.to_owned() }).is_err() {
+        if self
+            .send(
+                kind,
+                &Reason {
+                    reason: reason.to_owned(),
+                },
+            )
+            .is_err()
+        {
             return;
         }
         let end = Instant::now() + LINGER;
@@ -228,7 +236,11 @@ impl Channel {
     }
 
     fn broken(&self, doing: &'static str, source: io::Error) -> Error {
-        if self.cancel.is_cancelled() { Error::Cancelled(doing) } else { Error::Io(doing, source) }
+        if self.cancel.is_cancelled() {
+            Error::Cancelled(doing)
+        } else {
+            Error::Io(doing, source)
+        }
     }
 }
 
@@ -256,9 +268,13 @@ mod tests {
     fn frames_arrive_in_order_with_their_payload() {
         let (mut a, mut b, _cancel) = pair(Duration::from_secs(5));
         a.send_memory(0x2000, &[7; 100]).unwrap();
-        a.send(Kind::Abandon, &Reason { reason: "x".into() }).unwrap();
+        a.send(Kind::Abandon, &Reason { reason: "x".into() })
+            .unwrap();
         let (header, payload) = b.receive("testing", &|| 0).unwrap();
-        assert_eq!((header.kind, header.argument, payload.len()), (Kind::Memory, 0x2000, 100));
+        assert_eq!(
+            (header.kind, header.argument, payload.len()),
+            (Kind::Memory, 0x2000, 100)
+        );
         let (header, payload) = b.receive("testing", &|| 0).unwrap();
         let reason: Reason = protocol::decode(header.kind, payload).unwrap();
         assert_eq!(reason.reason, "x");
@@ -268,7 +284,10 @@ mod tests {
     #[test]
     fn a_silent_peer_is_given_up_after_the_deadline() {
         let (mut a, _b, _cancel) = pair(Duration::from_millis(100));
-        assert!(matches!(a.receive("testing", &|| 0), Err(Error::Deadline(..))));
+        assert!(matches!(
+            a.receive("testing", &|| 0),
+            Err(Error::Deadline(..))
+        ));
     }
 
     #[test]
@@ -286,7 +305,10 @@ mod tests {
         let failing = std::thread::spawn(move || b.fail(Kind::Failed, "no room"));
         let (header, payload) = a.receive("testing", &|| 0).unwrap();
         let reason: Reason = protocol::decode(header.kind, payload).unwrap();
-        assert_eq!((header.kind, reason.reason.as_str()), (Kind::Failed, "no room"));
+        assert_eq!(
+            (header.kind, reason.reason.as_str()),
+            (Kind::Failed, "no room")
+        );
         drop(a);
         failing.join().unwrap();
     }

@@ -17,12 +17,12 @@ use xe_vfio_device::device::{DeviceError, GroupError, Options};
 use xe_vfio_device::stream::{Manifest, ManifestError};
 use xe_vfio_device::transfer::{AttemptId, Cancel, Connection, EndpointError, Incoming, Listener};
 
+use super::Limits;
 use super::channel::{self, Channel};
 use super::prefix::Prefixed;
 use super::protocol::{self, Config, Kind, Loaded, Ready, Reason, Running};
 use super::report::ms;
 use super::watch::Watch;
-use super::Limits;
 use crate::accel::{Choice, Kind as AccelKind};
 use crate::config::{DeviceConfig, HostConfig};
 use crate::events::Events;
@@ -120,7 +120,9 @@ impl Destination {
         watch.enter("connect");
         self.events.report("attempt", &json!({}));
         let started = Instant::now();
-        let prepared = self.read_config(&mut channel).and_then(|config| self.prepare(&config));
+        let prepared = self
+            .read_config(&mut channel)
+            .and_then(|config| self.prepare(&config));
         let (vm, attempt) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -152,7 +154,11 @@ impl Destination {
             };
             match Prefixed::read(connection, self.limits.silence) {
                 Ok(prefixed) if prefixed.is_main() => {
-                    return Ok(Channel::new(Box::new(prefixed), cancel, self.limits.silence)?);
+                    return Ok(Channel::new(
+                        Box::new(prefixed),
+                        cancel,
+                        self.limits.silence,
+                    )?);
                 }
                 Ok(prefixed) => {
                     let deadlines = self.options.deadlines;
@@ -171,15 +177,22 @@ impl Destination {
     fn read_config(&self, channel: &mut Channel) -> Result<Config, Error> {
         let (header, payload) = channel.receive("waiting for the configuration", &|| 0)?;
         match header.kind {
-            Kind::Config => Ok(protocol::decode(Kind::Config, payload).map_err(channel::Error::from)?),
+            Kind::Config => {
+                Ok(protocol::decode(Kind::Config, payload).map_err(channel::Error::from)?)
+            }
             got => Err(out_of_order(got, "Config")),
         }
     }
 
     /// Everything that can be done, and can be refused, while the guest runs at the source.
     fn prepare(&self, config: &Config) -> Result<(Vm, AttemptId), Error> {
-        if let Choice::Only(here) = self.host.accel && here != config.accel {
-            return Err(Error::Accel { source_kind: config.accel, here });
+        if let Choice::Only(here) = self.host.accel
+            && here != config.accel
+        {
+            return Err(Error::Accel {
+                source_kind: config.accel,
+                here,
+            });
         }
         let devices = self.match_devices(config)?;
         let accel = Choice::Only(config.accel);
@@ -269,7 +282,12 @@ impl Destination {
         let state: VmState = protocol::decode(Kind::State, &state).map_err(channel::Error::from)?;
         vm.restore(&state)?;
         let loaded = Instant::now();
-        channel.send(Kind::Loaded, &Loaded { load_ms: ms(loaded - begun) })?;
+        channel.send(
+            Kind::Loaded,
+            &Loaded {
+                load_ms: ms(loaded - begun),
+            },
+        )?;
         tracing::info!(ms = ms(loaded - begun), "loaded; the lease begins");
         self.wait_for_go(channel, loaded)?;
 
@@ -277,13 +295,16 @@ impl Destination {
         let begun = Instant::now();
         vm.with_group(|group| group.start())?;
         vm.run_vcpu();
-        let running = Running { resume_ms: ms(begun.elapsed()) };
+        let running = Running {
+            resume_ms: ms(begun.elapsed()),
+        };
         if let Err(error) = channel.send(Kind::Running, &running) {
             // The guest is ours whether the source has heard it or not.
             let error = crate::describe(&error);
             tracing::warn!(error, "the source may not know that the guest runs here");
         }
-        self.events.report("received", &json!({"resume_ms": running.resume_ms}));
+        self.events
+            .report("received", &json!({"resume_ms": running.resume_ms}));
         Ok(())
     }
 
@@ -368,7 +389,10 @@ impl Destination {
                 }
                 None => incoming.refuse("no VF of that name is awaited", deadlines),
             },
-            Err(error) => tracing::warn!(error = crate::describe(&error), "a stream without a good opening"),
+            Err(error) => tracing::warn!(
+                error = crate::describe(&error),
+                "a stream without a good opening"
+            ),
         }
     }
 }
@@ -415,7 +439,12 @@ struct Loads<'a> {
 impl<'a> Loads<'a> {
     fn new(devices: &'a [Vf]) -> Self {
         let (done, changed) = (Mutex::default(), Condvar::new());
-        Self { devices, done, changed, count: AtomicU64::new(0) }
+        Self {
+            devices,
+            done,
+            changed,
+            count: AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
@@ -452,7 +481,9 @@ impl<'a> Loads<'a> {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let (have, all) = (done.len(), self.devices.len());
-                return Err(Error::Loads(format!("{have} of {all} streams came within {patience:?}")));
+                return Err(Error::Loads(format!(
+                    "{have} of {all} streams came within {patience:?}"
+                )));
             }
             done = self
                 .changed

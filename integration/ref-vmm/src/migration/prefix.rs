@@ -40,7 +40,11 @@ impl Prefixed {
                 Err(e) => return Err(e),
             }
         }
-        Ok(Self { first, given: 0, inner })
+        Ok(Self {
+            first,
+            given: 0,
+            inner,
+        })
     }
 
     /// Whether it is a main connection.
@@ -109,7 +113,11 @@ mod tests {
     fn other_first_bytes_are_a_device_stream_and_silence_is_an_error() {
         let (mut there, here) = UnixStream::pair().unwrap();
         there.write_all(b"XEVF").unwrap();
-        assert!(!Prefixed::read(Box::new(here), Duration::from_secs(5)).unwrap().is_main());
+        assert!(
+            !Prefixed::read(Box::new(here), Duration::from_secs(5))
+                .unwrap()
+                .is_main()
+        );
         let (_there, here) = UnixStream::pair().unwrap();
         assert!(Prefixed::read(Box::new(here), Duration::from_millis(50)).is_err());
     }

@@ -38,7 +38,10 @@ pub enum Zeros {
 #[must_use]
 pub fn all(ram: &GuestRam) -> MemoryRangeTable {
     let mut table = MemoryRangeTable::default();
-    table.push(MemoryRange { gpa: 0, length: ram.size() });
+    table.push(MemoryRange {
+        gpa: 0,
+        length: ram.size(),
+    });
     table
 }
 
@@ -63,7 +66,10 @@ pub fn union(tables: Vec<MemoryRangeTable>, ram_size: u64) -> Vec<MemoryRange> {
             Some(last) if start <= last.gpa + last.length => {
                 last.length = last.length.max(end - last.gpa);
             }
-            _ => merged.push(MemoryRange { gpa: start, length: end - start }),
+            _ => merged.push(MemoryRange {
+                gpa: start,
+                length: end - start,
+            }),
         }
     }
     merged
@@ -88,10 +94,15 @@ pub fn send(
             if channel.has_input() {
                 return Err(Error::Interrupted);
             }
-            let touched = ram.next_touched(at)?.map_or(end..end, |t| t.start.min(end)..t.end.min(end));
+            let touched = ram
+                .next_touched(at)?
+                .map_or(end..end, |t| t.start.min(end)..t.end.min(end));
             if touched.start > at {
                 if zeros == Zeros::Send {
-                    channel.send_zero(&[MemoryRange { gpa: at, length: touched.start - at }])?;
+                    channel.send_zero(&[MemoryRange {
+                        gpa: at,
+                        length: touched.start - at,
+                    }])?;
                 }
                 at = touched.start;
                 continue;
@@ -115,10 +126,15 @@ fn send_chunk(channel: &mut Channel, gpa: u64, chunk: &[u8], zeros: Zeros) -> Re
     let mut start = 0;
     while start < chunk.len() {
         let kind = is_zero(&chunk[start..(start + PAGE).min(chunk.len())]);
-        let run = chunk[start..].chunks(PAGE).take_while(|page| is_zero(page) == kind);
+        let run = chunk[start..]
+            .chunks(PAGE)
+            .take_while(|page| is_zero(page) == kind);
         let length: usize = run.map(<[u8]>::len).sum();
         if kind {
-            empty.push(MemoryRange { gpa: gpa + start as u64, length: length as u64 });
+            empty.push(MemoryRange {
+                gpa: gpa + start as u64,
+                length: length as u64,
+            });
         } else {
             channel.send_memory(gpa + start as u64, &chunk[start..start + length])?;
             sent += length as u64;
@@ -145,7 +161,10 @@ mod tests {
     fn table(ranges: &[(u64, u64)]) -> MemoryRangeTable {
         let mut table = MemoryRangeTable::default();
         for (gpa, length) in ranges {
-            table.push(MemoryRange { gpa: *gpa, length: *length });
+            table.push(MemoryRange {
+                gpa: *gpa,
+                length: *length,
+            });
         }
         table
     }
@@ -158,7 +177,10 @@ mod tests {
         ];
         let merged = union(tables, 0xa000);
         let expected = [(0x1000, 0x1000), (0x4000, 0x3000), (0x9000, 0x1000)];
-        assert_eq!(merged, expected.map(|(gpa, length)| MemoryRange { gpa, length }));
+        assert_eq!(
+            merged,
+            expected.map(|(gpa, length)| MemoryRange { gpa, length })
+        );
     }
 
     /// Applies what `send` puts on the wire to another RAM.
@@ -200,7 +222,10 @@ mod tests {
 
     #[test]
     fn only_pages_that_hold_something_are_sent() {
-        let (from, to) = (GuestRam::new(RAM_MIN).unwrap(), GuestRam::new(RAM_MIN).unwrap());
+        let (from, to) = (
+            GuestRam::new(RAM_MIN).unwrap(),
+            GuestRam::new(RAM_MIN).unwrap(),
+        );
         from.write(0x1234, b"text").unwrap();
         from.write(0x2_0000, &[0; 0x3000]).unwrap();
         from.write(RAM_MIN - 1, b"!").unwrap();
@@ -210,7 +235,10 @@ mod tests {
 
     #[test]
     fn a_page_that_became_zero_is_zero_at_the_destination_too() {
-        let (from, to) = (GuestRam::new(RAM_MIN).unwrap(), GuestRam::new(RAM_MIN).unwrap());
+        let (from, to) = (
+            GuestRam::new(RAM_MIN).unwrap(),
+            GuestRam::new(RAM_MIN).unwrap(),
+        );
         to.write(0x3000, b"old").unwrap();
         to.write(0x10_0000, b"old").unwrap();
         from.write(0x3000, &[0; 16]).unwrap();

@@ -103,7 +103,12 @@ impl Stopwatch {
     /// Starts with no phase.
     #[must_use]
     pub fn new(events: Events) -> Self {
-        Self { events, start: Instant::now(), current: None, times: BTreeMap::new() }
+        Self {
+            events,
+            start: Instant::now(),
+            current: None,
+            times: BTreeMap::new(),
+        }
     }
 
     /// Ends the present phase and begins another.
@@ -118,7 +123,8 @@ impl Stopwatch {
         if let Some((phase, since)) = self.current.take() {
             let took = ms(since.elapsed());
             self.times.insert(phase.name(), took);
-            self.events.report("phase", &json!({"phase": phase.name(), "ms": took}));
+            self.events
+                .report("phase", &json!({"phase": phase.name(), "ms": took}));
         }
     }
 

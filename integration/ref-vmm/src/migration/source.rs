@@ -5,7 +5,7 @@
 //! of it here has to be dropped, which closes its VFs from STOP. `StillHere` means that it is as alive as before.
 //! `Undecided` means that go was written and no answer came: the VM stays paused, since it may run at the destination.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -15,13 +15,13 @@ use xe_vfio_device::device::DeviceError;
 use xe_vfio_device::stream::{Manifest, ManifestError};
 use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, EndpointError, SaveReport};
 
+use super::Limits;
 use super::channel::{self, Channel};
 use super::protocol::{self, Config, DeviceOffer, Kind, Loaded, Ready, Reason, Running};
 use super::ram::{self, Zeros};
 use super::report::{DeviceReport, Phase, Report, Stopwatch, ms};
 use super::timer::Timer;
 use super::watch::Watch;
-use super::Limits;
 use crate::accel;
 use crate::events::Events;
 use crate::vm::{self, Vm};
@@ -158,9 +158,11 @@ pub fn send(
                     let now = attempt.come_back();
                     Outcome::StillHere { vm, error, now }
                 }
-                Go::Unknown(error) => {
-                    Outcome::Undecided { vm, error, lease_end: loaded.lease_end }
-                }
+                Go::Unknown(error) => Outcome::Undecided {
+                    vm,
+                    error,
+                    lease_end: loaded.lease_end,
+                },
             }
         }
         Err(error) => {
@@ -168,7 +170,11 @@ pub fn send(
                 (Some(why), _) => Error::Cancelled(why),
                 (None, error) => error,
             };
-            tracing::warn!(phase = attempt.clock.phase(), error = crate::describe(&error), "migration failed");
+            tracing::warn!(
+                phase = attempt.clock.phase(),
+                error = crate::describe(&error),
+                "migration failed"
+            );
             if let Some(channel) = channel {
                 let reason = crate::describe(&error);
                 // Beside the recovery: the guest comes first.
@@ -196,7 +202,9 @@ impl Attempt<'_> {
     fn enter(&mut self, phase: Phase) -> Result<(), Error> {
         self.clock.enter(phase);
         self.watch.enter(phase.name());
-        self.watch.cancelled().map_or(Ok(()), |why| Err(Error::Cancelled(why)))
+        self.watch
+            .cancelled()
+            .map_or(Ok(()), |why| Err(Error::Cancelled(why)))
     }
 
     /// Everything up to the point where the destination could run the guest.
@@ -213,12 +221,16 @@ impl Attempt<'_> {
 
         self.enter(Phase::Quiesce)?;
         self.touched = true;
-        self.vm.with_group(|group| group.quiesce()).map_err(vm::Error::from)?;
+        self.vm
+            .with_group(|group| group.quiesce())
+            .map_err(vm::Error::from)?;
 
         self.enter(Phase::Stop)?;
         let stopped = Instant::now();
         self.vm.pause_vcpu()?;
-        self.vm.with_group(|group| group.stop()).map_err(vm::Error::from)?;
+        self.vm
+            .with_group(|group| group.stop())
+            .map_err(vm::Error::from)?;
 
         self.enter(Phase::Stream)?;
         self.stream(channel, rest)?;
@@ -228,7 +240,8 @@ impl Attempt<'_> {
         channel.send_raw(Kind::State, 0, &state)?;
         let _: Loaded = expect(channel, Kind::Loaded, "the destination loads the VM")?;
         // Counted from here, it ends later than the destination's own count.
-        let lease_end = Instant::now() + Duration::from_millis(ready.lease_ms) + Duration::from_secs(1);
+        let lease_end =
+            Instant::now() + Duration::from_millis(ready.lease_ms) + Duration::from_secs(1);
         Ok(LoadedAt { stopped, lease_end })
     }
 
@@ -239,16 +252,29 @@ impl Attempt<'_> {
             let id = device.device_id().to_owned();
             device
                 .start_migration()
-                .map_err(|source| Error::Migratable { id: id.clone(), source })?;
+                .map_err(|source| Error::Migratable {
+                    id: id.clone(),
+                    source,
+                })?;
             let manifest = device.manifest()?.encode()?;
-            devices.push(DeviceOffer { id, manifest, manifest_version: Manifest::newest_version() });
+            devices.push(DeviceOffer {
+                id,
+                manifest,
+                manifest_version: Manifest::newest_version(),
+            });
         }
         let memory = self.vm.ram().size();
-        let config = Config { memory, accel: self.vm.accel().0, devices };
+        let config = Config {
+            memory,
+            accel: self.vm.accel().0,
+            devices,
+        };
         channel.send(Kind::Config, &config)?;
         let ready: Ready = expect(channel, Kind::Ready, "the destination prepares")?;
-        let attempt: AttemptId =
-            ready.attempt.parse().map_err(|_| Error::Attempt(ready.attempt.clone()))?;
+        let attempt: AttemptId = ready
+            .attempt
+            .parse()
+            .map_err(|_| Error::Attempt(ready.attempt.clone()))?;
         for device in self.vm.devices() {
             self.watch.add(device.begin_attempt(attempt));
             self.watch.add_device(device.device_id(), device.progress());
@@ -263,7 +289,9 @@ impl Attempt<'_> {
         self.vm.accelerator().start_dirty_log()?;
         for device in self.vm.devices_mut() {
             let id = device.device_id().to_owned();
-            device.start_dirty_log().map_err(|source| Error::Migratable { id, source })?;
+            device
+                .start_dirty_log()
+                .map_err(|source| Error::Migratable { id, source })?;
         }
         let ram = self.vm.ram().clone();
         let everything = ram::all(&ram);
@@ -283,7 +311,11 @@ impl Attempt<'_> {
         let mut tables = vec![self.vm.accelerator().dirty_log()?];
         for device in self.vm.devices_mut() {
             let id = device.device_id().to_owned();
-            tables.push(device.dirty_log().map_err(|source| Error::Migratable { id, source })?);
+            tables.push(
+                device
+                    .dirty_log()
+                    .map_err(|source| Error::Migratable { id, source })?,
+            );
         }
         Ok(ram::union(tables, self.vm.ram().size()))
     }
@@ -314,41 +346,49 @@ impl Attempt<'_> {
         let last = ram::union(vec![table], self.vm.ram().size());
 
         let (vm, endpoint) = (&*self.vm, self.endpoint);
+        // The first failure is the reason; it ends the other streams, whose failures are only its consequence.
+        let first_failure: Mutex<Option<DeviceError>> = Mutex::new(None);
         let give_up = || vm.devices().iter().for_each(|d| d.cancel_handle().cancel());
-        let (memory, streams) = std::thread::scope(|scope| {
+        let failed = |error: DeviceError| {
+            let mut first = first_failure.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*first {
+                None => *first = Some(error),
+                Some(_) => tracing::warn!(error = crate::describe(&error), "another stream ended"),
+            }
+            give_up();
+        };
+        let (memory, reports) = std::thread::scope(|scope| {
             let threads: Vec<_> = vm
                 .devices()
                 .iter()
-                .map(|device| {
-                    scope.spawn(move || {
-                        device.send_to(endpoint).inspect_err(|_| give_up())
-                    })
-                })
+                .map(|device| scope.spawn(|| device.send_to(endpoint).map_err(failed).ok()))
                 .collect();
-            let memory = ram::send(channel, vm.ram(), &last, Zeros::Send).inspect_err(|_| give_up());
-            let streams: Vec<_> =
-                threads.into_iter().map(|t| t.join().expect("a stream's thread does not panic")).collect();
-            (memory, streams)
+            let memory =
+                ram::send(channel, vm.ram(), &last, Zeros::Send).inspect_err(|_| give_up());
+            let reports: Vec<_> = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a stream's thread does not panic"))
+                .collect();
+            (memory, reports)
         });
-        // A VF's error first: the memory's may only be its consequence.
-        let mut reports = Vec::new();
-        let mut failed: Option<DeviceError> = None;
-        for result in streams {
-            match result {
-                Ok(report) => reports.push(report),
-                Err(error) if failed.is_none() => failed = Some(error),
-                Err(error) => tracing::warn!(error = crate::describe(&error), "another VF failed"),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error.into());
+        let first = first_failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = first {
+            // Where memory failed first, the streams were only cancelled.
+            return match memory {
+                Err(memory) => Err(reason_of(channel, memory.into())),
+                Ok(_) => Err(error.into()),
+            };
         }
         let sent = memory.map_err(|error| reason_of(channel, error.into()))?;
         self.report.passes += 1;
         self.report.memory_bytes += sent;
         self.report.last_pass_bytes = sent;
-        for (device, report) in self.vm.devices().iter().zip(reports) {
-            self.report.devices.insert(device.device_id().to_owned(), device_report(&report));
+        for (device, report) in self.vm.devices().iter().zip(reports.into_iter().flatten()) {
+            self.report
+                .devices
+                .insert(device.device_id().to_owned(), device_report(&report));
         }
         Ok(())
     }
@@ -368,7 +408,11 @@ impl Attempt<'_> {
             .map_err(Error::from)
             .and_then(|()| {
                 channel.set_patience(self.limits.answer);
-                expect::<Running>(&mut channel, Kind::Running, "the destination starts the guest")
+                expect::<Running>(
+                    &mut channel,
+                    Kind::Running,
+                    "the destination starts the guest",
+                )
             });
         self.report.wire_bytes += channel.bytes();
         match answer {
@@ -412,7 +456,10 @@ impl Attempt<'_> {
         }
         match self.vm.recover() {
             Ok(report) => format!("The guest runs on at the source; {report}"),
-            Err(error) => format!("The guest is paused at the source: {}", crate::describe(&error)),
+            Err(error) => format!(
+                "The guest is paused at the source: {}",
+                crate::describe(&error)
+            ),
         }
     }
 }
@@ -425,12 +472,23 @@ fn expect<T: serde::de::DeserializeOwned>(
 ) -> Result<T, Error> {
     let (header, payload) = channel.receive(doing, &|| 0)?;
     match header.kind {
-        kind if kind == wanted => Ok(protocol::decode(kind, payload).map_err(channel::Error::from)?),
-        kind @ (Kind::Refused | Kind::Failed) => {
-            let Reason { reason } = protocol::decode(kind, payload).map_err(channel::Error::from)?;
-            Err(if kind == Kind::Refused { Error::Refused(reason) } else { Error::Peer(reason) })
+        kind if kind == wanted => {
+            Ok(protocol::decode(kind, payload).map_err(channel::Error::from)?)
         }
-        got => Err(channel::Error::from(protocol::Error::Order { got, expected: "an answer" }).into()),
+        kind @ (Kind::Refused | Kind::Failed) => {
+            let Reason { reason } =
+                protocol::decode(kind, payload).map_err(channel::Error::from)?;
+            Err(if kind == Kind::Refused {
+                Error::Refused(reason)
+            } else {
+                Error::Peer(reason)
+            })
+        }
+        got => Err(channel::Error::from(protocol::Error::Order {
+            got,
+            expected: "an answer",
+        })
+        .into()),
     }
 }
 

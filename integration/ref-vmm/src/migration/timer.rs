@@ -27,7 +27,11 @@ impl Timer {
                 act();
             }
         });
-        Self { disarm: Some(disarm), expired, thread: Some(thread) }
+        Self {
+            disarm: Some(disarm),
+            expired,
+            thread: Some(thread),
+        }
     }
 
     /// Disarms it; true when it had not expired. Nothing happens later on.
@@ -64,7 +68,11 @@ mod tests {
     fn it_acts_once_it_has_expired_and_never_after_being_disarmed() {
         let acted = Arc::new(AtomicBool::new(false));
         let act = acted.clone();
-        assert!(Timer::arm(Duration::from_secs(60), move || act.store(true, Ordering::SeqCst)).disarm());
+        assert!(
+            Timer::arm(Duration::from_secs(60), move || act
+                .store(true, Ordering::SeqCst))
+            .disarm()
+        );
         assert!(!acted.load(Ordering::SeqCst));
         let act = acted.clone();
         let timer = Timer::arm(Duration::ZERO, move || act.store(true, Ordering::SeqCst));

@@ -57,6 +57,9 @@ impl Passthrough for Assigned {
     }
 
     fn dma_ranges(&self) -> anyhow::Result<Vec<GuestRange>> {
-        Ok(vec![GuestRange { gpa: 0, length: self.ram.size() }])
+        Ok(vec![GuestRange {
+            gpa: 0,
+            length: self.ram.size(),
+        }])
     }
 }

@@ -190,3 +190,107 @@ fn write_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use crate::accel::kvm::Kvm;
+    use crate::accel::{Accelerator, Slot};
+    use crate::boot::Entry;
+    use crate::bus::Bus;
+    use crate::memory::{GuestRam, RAM_MIN};
+
+    const CODE: u64 = 0x1000;
+    const COUNTER: u64 = 0x2000;
+    /// `inc dword [0x2000]` and back.
+    const COUNT_FOR_EVER: [u8; 8] = [0xff, 0x05, 0x00, 0x20, 0x00, 0x00, 0xeb, 0xf8];
+
+    fn machine() -> Option<(Kvm, Arc<GuestRam>)> {
+        let kvm = match Kvm::new(Arc::new(Bus::default())) {
+            Ok(kvm) => kvm,
+            Err(e) => {
+                let test = std::thread::current().name().unwrap_or_default().to_owned();
+                println!("skipped: {test}: {}", crate::describe(&e));
+                return None;
+            }
+        };
+        let ram = Arc::new(GuestRam::new(RAM_MIN).unwrap());
+        kvm.map(
+            Slot {
+                gpa: 0,
+                size: RAM_MIN,
+                host: ram.host_address(),
+            },
+            true,
+        )
+        .unwrap();
+        ram.write(CODE, &COUNT_FOR_EVER).unwrap();
+        Some((kvm, ram))
+    }
+
+    fn counter(ram: &GuestRam) -> u32 {
+        let mut bytes = [0; 4];
+        ram.read(COUNTER, &mut bytes).unwrap();
+        u32::from_le_bytes(bytes)
+    }
+
+    #[track_caller]
+    fn wait_past(ram: &GuestRam, value: u32) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while counter(ram) <= value {
+            assert!(Instant::now() < end, "the guest does not count");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_vcpu_goes_on_in_another_vm_where_it_was_stopped() {
+        let Some((here, ram)) = machine() else { return };
+        #[allow(clippy::cast_possible_truncation)] // a small constant
+        here.boot(Entry {
+            eip: CODE as u32,
+            ebx: 0,
+        })
+        .unwrap();
+        here.run();
+        wait_past(&ram, 10);
+        here.pause().unwrap();
+        let stopped_at = counter(&ram);
+        let text = serde_json::to_string(&here.save().unwrap()).unwrap();
+        assert_eq!(counter(&ram), stopped_at, "saving runs no instruction");
+
+        let (there, other) = machine().unwrap();
+        other.write(COUNTER, &stopped_at.to_le_bytes()).unwrap();
+        there
+            .restore(&serde_json::from_str(&text).unwrap())
+            .unwrap();
+        there.run();
+        wait_past(&other, stopped_at);
+        assert_eq!(counter(&ram), stopped_at, "the first one stands still");
+    }
+
+    #[test]
+    fn the_dirty_log_names_the_page_that_is_written() {
+        let Some((kvm, ram)) = machine() else { return };
+        #[allow(clippy::cast_possible_truncation)] // a small constant
+        kvm.boot(Entry {
+            eip: CODE as u32,
+            ebx: 0,
+        })
+        .unwrap();
+        kvm.start_dirty_log().unwrap();
+        kvm.run();
+        wait_past(&ram, 10);
+        kvm.pause().unwrap();
+        let log = kvm.dirty_log().unwrap();
+        assert!(
+            log.regions()
+                .iter()
+                .any(|r| (r.gpa..r.gpa + r.length).contains(&COUNTER)),
+            "{log:?}"
+        );
+        assert!(kvm.dirty_log().unwrap().is_empty());
+    }
+}

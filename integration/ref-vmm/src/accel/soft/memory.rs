@@ -145,10 +145,10 @@ unsafe fn read_volatile(from: *const u8, buffer: &mut [u8]) {
     // SAFETY: the caller's promise; alignment is checked before a wider type is used.
     unsafe {
         match buffer.len() {
-            4 if from.addr() % 4 == 0 => {
+            4 if from.addr().is_multiple_of(4) => {
                 buffer.copy_from_slice(&from.cast::<u32>().read_volatile().to_ne_bytes());
             }
-            2 if from.addr() % 2 == 0 => {
+            2 if from.addr().is_multiple_of(2) => {
                 buffer.copy_from_slice(&from.cast::<u16>().read_volatile().to_ne_bytes());
             }
             1 => buffer[0] = from.read_volatile(),
@@ -163,11 +163,11 @@ unsafe fn write_volatile(to: *mut u8, bytes: &[u8]) {
     // SAFETY: the caller's promise; alignment is checked before a wider type is used.
     unsafe {
         match *bytes {
-            [a, b, c, d] if to.addr() % 4 == 0 => {
+            [a, b, c, d] if to.addr().is_multiple_of(4) => {
                 to.cast::<u32>()
                     .write_volatile(u32::from_ne_bytes([a, b, c, d]));
             }
-            [a, b] if to.addr() % 2 == 0 => {
+            [a, b] if to.addr().is_multiple_of(2) => {
                 to.cast::<u16>().write_volatile(u16::from_ne_bytes([a, b]));
             }
             [a] => to.write_volatile(a),
