@@ -82,12 +82,30 @@ pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
     )
 }
 
-/// Gives `len` bytes of `file` at `offset` memory, now.
+/// Gives the first `len` bytes of `file` memory, now, by writing zeros: memory that was only allocated is found at the
+/// first write to it, which a machine that is virtual itself pays for dearly.
 ///
 /// # Errors
-/// As fallocate; `ENOSPC` when there is not enough.
-pub fn populate(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    fallocate(file, 0, offset, len)
+/// As pwrite; `ENOSPC` when there is not enough.
+pub fn populate(file: &File, len: u64) -> io::Result<()> {
+    write_zeros(file, 0, len)
+}
+
+/// Writes zeros to `from..to` of `file`.
+///
+/// # Errors
+/// As pwrite.
+pub fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut at = from;
+    while at < to {
+        let n = zeros
+            .len()
+            .min(usize::try_from(to - at).unwrap_or(usize::MAX));
+        write_at(file, &zeros[..n], at)?;
+        at += n as u64;
+    }
+    Ok(())
 }
 
 fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {

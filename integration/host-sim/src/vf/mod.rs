@@ -106,7 +106,7 @@ impl Vf {
         let memory_file = make("memory")?;
         memory_file.set_len(memory_len(config))?;
         if config.populate {
-            bulk::populate(&memory_file, 0, memory_len(config))?;
+            bulk::populate(&memory_file, memory_len(config))?;
         }
         let vf = Self::new(
             index,

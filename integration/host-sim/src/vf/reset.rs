@@ -98,17 +98,10 @@ impl Vf {
 
     /// Keeps the memory that the file has.
     fn overwrite_with_zeros(&self, len: u64) -> io::Result<()> {
-        let zeros = vec![0; 1 << 20];
         let mut at = 0;
         while let Some((start, end)) = bulk::next_data(&self.memory_file, at, len)? {
-            at = start;
-            while at < end {
-                let n = zeros
-                    .len()
-                    .min(usize::try_from(end - at).unwrap_or(usize::MAX));
-                bulk::write_at(&self.memory_file, &zeros[..n], at)?;
-                at += n as u64;
-            }
+            bulk::write_zeros(&self.memory_file, start, end)?;
+            at = end;
         }
         Ok(())
     }
