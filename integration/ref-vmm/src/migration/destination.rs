@@ -145,33 +145,55 @@ impl Destination {
         }
     }
 
+    /// The first connection that turns out to be a main one. Each is looked at on a thread of its own, so that one that
+    /// says nothing does not keep the others waiting.
     fn wait_for_main(&self, listener: &Listener, cancel: &Cancel) -> Result<Channel, Error> {
+        let (found, main) = std::sync::mpsc::channel();
+        let mut looked_at = 0;
         loop {
-            let connection = match listener.accept(IDLE_SLICE, cancel) {
-                Ok(connection) => connection,
-                Err(EndpointError::Nobody { .. }) => continue,
-                Err(error) => return Err(error.into()),
+            // With nobody to hear of there is no reason to wake up.
+            let slice = if looked_at == 0 {
+                IDLE_SLICE
+            } else {
+                ACCEPT_SLICE
             };
-            match Prefixed::read(connection, self.limits.silence) {
-                Ok(prefixed) if prefixed.is_main() => {
-                    return Ok(Channel::new(
-                        Box::new(prefixed),
-                        cancel,
-                        self.limits.silence,
-                    )?);
-                }
-                Ok(prefixed) => {
-                    let deadlines = self.options.deadlines;
-                    // On its own thread: turning a sender away may take seconds.
+            match listener.accept(slice, cancel) {
+                Ok(connection) => {
+                    looked_at += 1;
+                    let (found, silence) = (found.clone(), self.limits.silence);
                     std::thread::spawn(move || {
-                        if let Ok(incoming) = Incoming::accept(prefixed, &deadlines) {
-                            incoming.refuse("no migration is under way here", &deadlines);
-                        }
+                        // Nobody takes it when another main connection was first.
+                        let _ = found.send(Prefixed::read(connection, silence));
                     });
                 }
-                Err(error) => tracing::info!(%error, "a connection that said nothing"),
+                Err(EndpointError::Nobody { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            while let Ok(prefixed) = main.try_recv() {
+                looked_at -= 1;
+                match prefixed {
+                    Ok(prefixed) if prefixed.is_main() => {
+                        return Ok(Channel::new(
+                            Box::new(prefixed),
+                            cancel,
+                            self.limits.silence,
+                        )?);
+                    }
+                    Ok(prefixed) => self.turn_away(prefixed),
+                    Err(error) => tracing::info!(%error, "a connection that said nothing"),
+                }
             }
         }
+    }
+
+    /// A device's stream that nobody waits for. On its own thread: its sender may take seconds to notice.
+    fn turn_away(&self, stream: Prefixed) {
+        let deadlines = self.options.deadlines;
+        std::thread::spawn(move || {
+            if let Ok(incoming) = Incoming::accept(stream, &deadlines) {
+                incoming.refuse("no migration is under way here", &deadlines);
+            }
+        });
     }
 
     fn read_config(&self, channel: &mut Channel) -> Result<Config, Error> {
@@ -329,13 +351,13 @@ impl Destination {
         &'s self,
         scope: &'s std::thread::Scope<'s, 'e>,
         listener: &Listener,
-        accepting: &Cancel,
+        accepting: &'s Cancel,
         loads: &'s Loads<'_>,
     ) {
         loop {
             match listener.accept(ACCEPT_SLICE, accepting) {
                 Ok(connection) => {
-                    scope.spawn(move || self.take_stream(connection, loads));
+                    scope.spawn(move || self.take_stream(connection, loads, accepting));
                 }
                 Err(EndpointError::Nobody { .. }) => {}
                 Err(EndpointError::Cancelled) => return,
@@ -347,8 +369,17 @@ impl Destination {
         }
     }
 
-    fn take_stream(&self, connection: Box<dyn Connection>, loads: &Loads<'_>) {
+    /// One connection beside the main one. What is still open when nothing is accepted any more is shut down: by then
+    /// every VF is loaded, or the attempt has failed.
+    fn take_stream(&self, connection: Box<dyn Connection>, loads: &Loads<'_>, accepting: &Cancel) {
         let deadlines = &self.options.deadlines;
+        let _until_then = match connection.closer() {
+            Ok(closer) => accepting.register(closer),
+            Err(error) => {
+                tracing::warn!(%error, "a connection that cannot be shut down is not taken");
+                return;
+            }
+        };
         let prefixed = match Prefixed::read(connection, deadlines.network) {
             Ok(prefixed) => prefixed,
             Err(error) => {
@@ -357,7 +388,7 @@ impl Destination {
             }
         };
         if prefixed.is_main() {
-            if let Ok(other) = Channel::new(Box::new(prefixed), &Cancel::new(), deadlines.network) {
+            if let Ok(other) = Channel::new(Box::new(prefixed), accepting, deadlines.network) {
                 other.fail(Kind::Refused, "another migration to here is under way");
             }
             return;

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use xe_vfio_device::device::Options;
 use xe_vfio_device::transfer::{Cancel, Endpoint, Listener};
@@ -162,13 +162,42 @@ fn a_vm_arrives_over_a_unix_socket() {
 fn strangers_on_the_listener_do_not_disturb_an_attempt() {
     let listener = listener();
     let endpoint = listener.endpoint();
-    let mut strangers: Vec<_> = (0..3)
-        .map(|_| endpoint.connect(PATIENCE).unwrap())
-        .collect();
-    strangers[0].write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    strangers.truncate(2);
-    strangers.remove(1);
+    let _silent = endpoint.connect(PATIENCE).unwrap();
+    let mut talking = endpoint.connect(PATIENCE).unwrap();
+    talking.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    drop(endpoint.connect(PATIENCE).unwrap());
+    let before = Instant::now();
     arrives(&endpoint, listener);
+    assert!(
+        before.elapsed() < Limits::default().silence,
+        "it waited for a stranger"
+    );
+}
+
+#[test]
+fn a_silent_connection_during_an_attempt_does_not_hold_its_end_up() {
+    let before = Instant::now();
+    let listener = listener();
+    let endpoint = listener.endpoint();
+    std::thread::scope(|scope| {
+        let receiving = scope
+            .spawn(move || destination(Limits::default()).receive(&listener, &Watch::default()));
+        let mut channel = connect(&endpoint);
+        channel.send(Kind::Config, &config()).unwrap();
+        assert_eq!(next(&mut channel).0, Kind::Ready);
+        let _silent = endpoint.connect(PATIENCE).unwrap();
+        let reason = Reason {
+            reason: "changed my mind".into(),
+        };
+        channel.send(Kind::Abandon, &reason).unwrap();
+        next_reason(&mut channel, Kind::Failed);
+        drop(channel);
+        receiving.join().unwrap().err().unwrap();
+    });
+    assert!(
+        before.elapsed() < Limits::default().silence,
+        "it waited for a stranger"
+    );
 }
 
 #[test]

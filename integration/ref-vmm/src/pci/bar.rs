@@ -116,7 +116,8 @@ pub fn divide(size: u64, mappable: &[Range<u64>], trapped: &[Range<u64>]) -> Vec
         let (offset, end) = (cut[0], cut[1]);
         let inside = |r: &Range<u64>| r.start <= offset && end <= r.end;
         let touches = |r: &Range<u64>| r.start < end && offset < r.end;
-        let direct = mappable.iter().any(inside) && !trapped.iter().any(touches);
+        let whole_pages = offset.is_multiple_of(PAGE_SIZE) && end.is_multiple_of(PAGE_SIZE);
+        let direct = whole_pages && mappable.iter().any(inside) && !trapped.iter().any(touches);
         match pieces.last_mut() {
             Some(last) if last.direct == direct => last.size += end - offset,
             _ => pieces.push(Piece {
@@ -175,6 +176,12 @@ mod tests {
                 piece(0x2000, 0x1000, false)
             ]
         );
+    }
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init)] // one range is what is meant
+    fn a_bar_smaller_than_a_page_is_trapped() {
+        assert_eq!(divide(0x100, &[0..0x100], &[]), [piece(0, 0x100, false)]);
     }
 
     #[test]
