@@ -51,6 +51,8 @@ pub struct Setup {
     pub vfs: u16,
     /// VRAM of each VF; empty means 64M.
     pub vram: &'static str,
+    /// VRAM of each VF at the destination; empty means as at the source.
+    pub destination_vram: &'static str,
 }
 
 impl Rig {
@@ -59,19 +61,17 @@ impl Rig {
     pub fn new(setup: &Setup) -> Self {
         let programs = Programs::build().expect("the programs build");
         let vfs = setup.vfs.max(1);
-        let vram = if setup.vram.is_empty() {
-            "64M"
-        } else {
-            setup.vram
-        };
-        let up = |more: &[&str]| {
+        let or = |text: &'static str, default| if text.is_empty() { default } else { text };
+        let vram = or(setup.vram, "64M");
+        let up = |vram, more: &[&str]| {
             let count = vfs.to_string();
             let mut options = vec!["--vfs", &count, "--vram", vram];
             options.extend_from_slice(&setup.both_hosts);
             options.extend_from_slice(more);
             SimulatedHost::up(&programs, &options).expect("a host comes up")
         };
-        let (source_host, destination_host) = (up(&[]), up(&setup.destination_host));
+        let source_host = up(vram, &[]);
+        let destination_host = up(or(setup.destination_vram, vram), &setup.destination_host);
         let files = scratch_directory("xe-e2e-").expect("a directory for files");
         let mut vmm_options = vec!["--memory".to_owned(), "size=64M".to_owned()];
         vmm_options.extend(setup.vmm.iter().map(|option| (*option).to_owned()));

@@ -52,8 +52,11 @@ fn the_software_vcpu_runs_the_same_guest_and_moves_it() {
         ..Setup::default()
     });
     let url = rig.tcp_url();
-    let (_destination, answer) = rig.migrates(&url);
-    assert_eq!(answer["accel"], "soft");
+    let (destination, _) = rig.migrates(&url);
+    assert_eq!(
+        destination.remote(&["info"]).expect("info")["accel"],
+        "soft"
+    );
 }
 
 #[test]

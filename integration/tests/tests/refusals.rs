@@ -38,7 +38,7 @@ fn another_revision_on_the_destination_is_refused() {
 #[test]
 fn a_smaller_vram_quota_on_the_destination_is_refused() {
     let (_, message) = refused(&Setup {
-        destination_host: vec!["--vram", "32M"],
+        destination_vram: "32M",
         ..Setup::default()
     });
     assert!(
