@@ -140,6 +140,9 @@ pub struct Run {
     /// Seconds that a peer may be silent.
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub silence_timeout: Duration,
+    /// Seconds that a VF may take for one read or write of its state
+    #[arg(long, value_parser = seconds, default_value = "20")]
+    pub device_timeout: Duration,
     /// Seconds that a destination keeps a loaded guest without a go.
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub lease: Duration,

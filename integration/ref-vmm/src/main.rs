@@ -63,6 +63,7 @@ fn run(run: &Run) -> Result<ExitCode> {
         ..Options::default()
     };
     options.deadlines.network = limits.silence;
+    options.deadlines.device = run.device_timeout;
     let vmm = Arc::new(Vmm::new(
         config.host.clone(),
         config.devices.clone(),

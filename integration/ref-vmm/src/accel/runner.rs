@@ -131,6 +131,20 @@ impl<V: Vcpu> Runner<V> {
         Ok(())
     }
 
+    /// Parks the vCPU for as long as `work` takes; it runs on afterwards if it ran before.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`], and what `work` answers.
+    pub fn while_parked<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let ran = lock(&self.shared.control).wish == Wish::Run;
+        self.park()?;
+        let result = work();
+        if ran {
+            self.run();
+        }
+        result
+    }
+
     /// The vCPU, parked by the caller before.
     pub fn parked(&self) -> MutexGuard<'_, V> {
         lock(&self.shared.vcpu)

@@ -115,11 +115,15 @@ impl Kvm {
         unsafe { self.vm.set_user_memory_region(region) }.map_err(kvm("KVM_SET_USER_MEMORY_REGION"))
     }
 
+    /// KVM waits for the vCPU to leave the guest before a slot changes, and a guest whose instructions KVM emulates may not
+    /// leave it for seconds: it is parked for the moment that this takes.
     fn set_logging(&self, logged: bool) -> Result<(), Error> {
-        for (id, mapped) in lock(&self.slots).iter().filter(|(_, m)| m.dirty_tracked) {
-            self.set_slot(*id, &mapped.slot, mapped.slot.size, logged)?;
-        }
-        Ok(())
+        self.runner.while_parked(|| {
+            for (id, mapped) in lock(&self.slots).iter().filter(|(_, m)| m.dirty_tracked) {
+                self.set_slot(*id, &mapped.slot, mapped.slot.size, logged)?;
+            }
+            Ok(())
+        })
     }
 
     /// KVM takes the whole table at once.
