@@ -73,7 +73,7 @@ pub enum Accel {
 }
 
 /// The name of a value as the command lines take it.
-pub fn name(value: impl ValueEnum) -> String {
+pub fn name(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map(|value| value.get_name().to_owned())

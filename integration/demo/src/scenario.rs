@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<Report> {
         .with_context(|| source.log_tail())?;
 
     step.say("filling VRAM beyond the guest's working set");
-    stage.fill(&name(options.fill))?;
+    stage.fill(&name(&options.fill))?;
 
     let receive = ["--receive-migration".to_owned(), url.clone()];
     let mut destination = start(
@@ -267,7 +267,7 @@ fn start(
         "--memory".to_owned(),
         format!("size={}", options.memory),
         "--accel".to_owned(),
-        name(options.accel),
+        name(&options.accel),
     ];
     for (index, path) in side.devices.iter().enumerate() {
         arguments.push("--device".to_owned());

@@ -63,7 +63,7 @@ impl Tally {
             Event::Failed(failure) => self.failure = Some(failure.to_string()),
             Event::NoVf => self.failure = Some("no VF found".to_owned()),
             Event::Exception { vector } => {
-                self.failure = Some(format!("processor exception {vector}"))
+                self.failure = Some(format!("processor exception {vector}"));
             }
             Event::Other(line) => self.failure = Some(format!("unexpected line: {line}")),
         }
