@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Error as LoaderError, KernelLoader};
-use thiserror::Error;
 
 use crate::memory::{self, GuestRam};
 
@@ -24,7 +23,7 @@ const START_MAGIC: u32 = 0x336e_c578;
 const E820_RAM: u32 = 1;
 
 /// Why a guest image could not be loaded.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file.
     #[error("Kernel {path} could not be read")]

@@ -6,13 +6,12 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use thiserror::Error;
 use vm_device::bus::{Error as BusError, MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 
 /// A range could not be claimed.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("Range {base:#x}+{size:#x} cannot be claimed on the {bus} bus")]
 pub struct Error {
     bus: &'static str,

@@ -12,7 +12,6 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use thiserror::Error;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Granularity of dirty tracking and of zero detection, in bytes.
@@ -23,7 +22,7 @@ pub const RAM_LIMIT: u64 = 3 << 30;
 pub const RAM_MIN: u64 = 4 << 20;
 
 /// Why guest RAM could not be had or reached.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The size asked for is not usable.
     #[error("Memory size {0:#x} is not a multiple of 4 KiB from 4 MiB to 3 GiB")]

@@ -10,7 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use vm_migration::{MigratableError, Transportable};
 use xe_vfio_device::device::{DeviceError, Options};
 use xe_vfio_device::transfer::{Endpoint, EndpointError};
@@ -28,7 +27,7 @@ const CHUNK: usize = 1 << 20;
 const MAX_JSON: u64 = 16 << 20;
 
 /// Why a VM was not kept or not brought back.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL.
     #[error("{0:?} is not a file:///DIRECTORY URL")]

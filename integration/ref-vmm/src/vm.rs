@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use vm_migration::{MigratableError, Snapshot, Snapshottable};
 use xe_vfio_device::device::{
     DeviceError, DeviceGroup, GroupError, GroupMember, GroupReport, Options, XeVfioDevice,
@@ -35,7 +34,7 @@ pub type Vf = XeVfioDevice<Assigned>;
 const VERSION: u32 = 1;
 
 /// Why a VM could not be made, paused or restored.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// RAM.
     #[error(transparent)]

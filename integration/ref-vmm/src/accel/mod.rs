@@ -13,7 +13,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use vfio_ioctls::VfioDeviceFd;
 use vm_migration::protocol::MemoryRangeTable;
 use vmm_sys_util::errno;
@@ -26,7 +25,7 @@ use crate::bus::Bus;
 pub const FIRST_MSI_GSI: u32 = 24;
 
 /// Why the accelerator could not do something.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A KVM call.
     #[error("KVM: {call} failed")]

@@ -6,12 +6,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
 use super::{Request, Response};
 
 /// Why there is no answer.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody there.
     #[error("No VMM answers at {path}")]

@@ -8,7 +8,6 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use thiserror::Error;
 use vm_migration::protocol::MemoryRange;
 use xe_vfio_device::transfer::{Cancel, Connection, Registration};
 
@@ -20,7 +19,7 @@ const SLICE: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Why the main connection is of no use any more.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket.
     #[error("The connection to the peer broke while {0}")]

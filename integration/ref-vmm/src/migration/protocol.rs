@@ -31,7 +31,6 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -52,7 +51,7 @@ pub const MAX_RANGES: usize = 1 << 12;
 const RANGE_SIZE: usize = 16;
 
 /// Bytes that are no frame of this protocol.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Other first bytes.
     #[error("The peer does not speak the migration protocol (frame begins with {0:02x?})")]

@@ -4,7 +4,6 @@
 //! Memory that was never touched is skipped by asking the memfd for it; a page that is all zeros goes as a range. The
 //! destination's memory starts as zeros, so the first pass need not send zeros at all.
 
-use thiserror::Error;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 
 use super::channel::{self, Channel};
@@ -12,7 +11,7 @@ use super::protocol::CHUNK;
 use crate::memory::{self, GuestRam, PAGE_SIZE, is_zero};
 
 /// Why a pass ended early.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection.
     #[error(transparent)]

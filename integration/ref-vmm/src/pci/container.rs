@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use iommufd_ioctls::IommuFd;
-use thiserror::Error;
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioIommufd, VfioOps};
 
 use crate::accel::Accelerator;
 use crate::memory::GuestRam;
 
 /// Why a VF could not be reached.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// /dev/iommu.
     #[error("/dev/iommu could not be opened")]

@@ -7,7 +7,6 @@
 use std::io;
 use std::sync::Arc;
 
-use thiserror::Error;
 use vfio_ioctls::{VfioDevice, VfioError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -15,7 +14,7 @@ use super::msix::Table;
 use crate::accel::{self, Accelerator, MsiMessage};
 
 /// Why interrupts could not be set up.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No eventfd.
     #[error("No eventfd for an MSI-X vector")]

@@ -4,7 +4,6 @@
 //! The table has no effects of its own. After every change the owner asks [`Table::wanted`] and connects the difference.
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::accel::MsiMessage;
 
@@ -20,7 +19,7 @@ const ENABLE: u16 = 1 << 15;
 const MASK_ALL: u16 = 1 << 14;
 
 /// Saved state that no table can have.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// Another number of vectors.
     #[error("The saved MSI-X table has {saved} vectors, the device {here}")]

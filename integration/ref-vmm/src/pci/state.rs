@@ -5,7 +5,6 @@
 //! that is here.
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::bar::Bar;
 use super::config::COMMAND_WRITABLE;
@@ -15,7 +14,7 @@ use super::msix::{self, Table, TableState};
 const VERSION: u32 = 1;
 
 /// Saved state that does not fit the device.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// Written by a newer VMM.
     #[error("The saved PCI state has version {0}, this VMM knows {VERSION}")]

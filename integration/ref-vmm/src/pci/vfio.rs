@@ -16,7 +16,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use thiserror::Error;
 use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX;
 use vfio_ioctls::VfioDevice;
 use vm_device::DeviceMmio;
@@ -35,7 +34,7 @@ use crate::accel::{Accelerator, FIRST_MSI_GSI, Slot, SlotId};
 use crate::bus::Bus;
 
 /// Why a VF cannot be passed through.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Opening it.
     #[error(transparent)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The accelerator without hardware: an interpreter in a thread, with the same promises as KVM.
 //!
-//! [`memory`] is its memory slots and dirty log, [`msi`] its irqfds.
+//! `memory` is its memory slots and dirty log, `msi` its irqfds.
 
 mod memory;
 mod msi;

@@ -1,114 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The source's role: the guest runs here until the destination has everything, and again if anything fails before go.
-//!
-//! [`send`] takes the VM and answers what became of it. `HandedOver` means that it runs at the destination; what is left
-//! of it here has to be dropped, which closes its VFs from STOP. `StillHere` means that it is as alive as before.
-//! `Undecided` means that go was written and no answer came: the VM stays paused, since it may run at the destination.
+//! One attempt at a migration, step by step, and the way back from each of them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-use vm_migration::protocol::MemoryRange;
-use vm_migration::{Migratable, MigratableError};
+use vm_migration::Migratable;
+use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use xe_vfio_device::device::DeviceError;
-use xe_vfio_device::stream::{Manifest, ManifestError};
-use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, EndpointError, SaveReport};
+use xe_vfio_device::stream::Manifest;
+use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, SaveReport};
 
-use super::Limits;
-use super::channel::{self, Channel};
-use super::protocol::{self, Config, DeviceOffer, Kind, Loaded, Ready, Reason, Running};
-use super::ram::{self, Zeros};
-use super::report::{DeviceReport, Phase, Report, Stopwatch, ms};
-use super::timer::Timer;
-use super::watch::Watch;
-use crate::accel;
+use super::super::Limits;
+use super::super::channel::{self, Channel};
+use super::super::protocol::{self, Config, DeviceOffer, Kind, Loaded, Ready, Reason, Running};
+use super::super::ram::{self, Zeros};
+use super::super::report::{DeviceReport, Phase, Report, Stopwatch, ms};
+use super::super::watch::Watch;
+use super::Error;
 use crate::events::Events;
 use crate::vm::{self, Vm};
 
-/// Why a VM did not move.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// Nobody there.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The main connection.
-    #[error(transparent)]
-    Channel(#[from] channel::Error),
-    /// Guest memory.
-    #[error(transparent)]
-    Memory(#[from] ram::Error),
-    /// The VM here.
-    #[error(transparent)]
-    Vm(#[from] vm::Error),
-    /// A VF, through the traits.
-    #[error("VF {id} cannot migrate")]
-    Migratable {
-        /// Its name.
-        id: String,
-        /// Why.
-        #[source]
-        source: MigratableError,
-    },
-    /// A VF's state.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// A VF's manifest.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The destination says no before anything has stopped.
-    #[error("The destination will not take this VM: {0}")]
-    Refused(String),
-    /// The destination has given up.
-    #[error("The destination has given up: {0}")]
-    Peer(String),
-    /// Cancelled here.
-    #[error("The migration was ended: {0}")]
-    Cancelled(String),
-    /// VM state that is no JSON.
-    #[error("The VM state cannot be written")]
-    Encode(#[from] serde_json::Error),
-    /// An attempt id that is none.
-    #[error("The destination answers the attempt id {0:?}")]
-    Attempt(String),
-}
-
-impl From<accel::Error> for Error {
-    fn from(error: accel::Error) -> Self {
-        Self::Vm(error.into())
-    }
-}
-
-/// What became of the VM.
-pub enum Outcome {
-    /// It runs at the destination.
-    HandedOver {
-        /// What is left of it; to be dropped.
-        vm: Box<Vm>,
-        /// What it took.
-        report: Report,
-    },
-    /// It is here.
-    StillHere {
-        /// The VM.
-        vm: Box<Vm>,
-        /// Why it did not move.
-        error: Error,
-        /// What holds now, a sentence.
-        now: String,
-    },
-    /// It may be anywhere.
-    Undecided {
-        /// The VM, paused.
-        vm: Box<Vm>,
-        /// What happened to the answer.
-        error: Error,
-        /// When the destination's lease has surely ended.
-        lease_end: Instant,
-    },
-}
-
-struct Attempt<'a> {
+/// An attempt under way.
+pub(super) struct Attempt<'a> {
     vm: &'a mut Vm,
     endpoint: &'a Endpoint,
     limits: &'a Limits,
@@ -118,87 +31,44 @@ struct Attempt<'a> {
     touched: bool,
 }
 
-/// Moves a running VM to whoever listens at `endpoint`.
-pub fn send(
-    mut vm: Box<Vm>,
-    endpoint: &Endpoint,
-    limits: &Limits,
-    watch: &Arc<Watch>,
-    events: &Events,
-) -> Outcome {
-    let of_timer = watch.clone();
-    let total = limits.total;
-    let timer = Timer::arm(total, move || {
-        of_timer.cancel(&format!("it took longer than {} s", total.as_secs_f64()));
-    });
-    let mut attempt = Attempt {
-        vm: &mut vm,
-        endpoint,
-        limits,
-        watch,
-        clock: Stopwatch::new(events.clone()),
-        report: Report::default(),
-        touched: false,
-    };
-    let mut channel = None;
-    match attempt.until_loaded(&mut channel) {
-        Ok(loaded) => {
-            timer.disarm();
-            let channel = channel.expect("a loaded destination is connected");
-            match attempt.go(channel, &loaded) {
-                Go::Running => {
-                    let report = attempt.finish(loaded.stopped);
-                    for device in vm.devices_mut() {
-                        // The crate refuses to run the VF here from now on.
-                        let _ = device.complete_migration();
-                    }
-                    Outcome::HandedOver { vm, report }
-                }
-                Go::NotTaken(error) => {
-                    let now = attempt.come_back();
-                    Outcome::StillHere { vm, error, now }
-                }
-                Go::Unknown(error) => Outcome::Undecided {
-                    vm,
-                    error,
-                    lease_end: loaded.lease_end,
-                },
-            }
-        }
-        Err(error) => {
-            let error = match (watch.cancelled(), error) {
-                (Some(why), _) => Error::Cancelled(why),
-                (None, error) => error,
-            };
-            tracing::warn!(
-                phase = attempt.clock.phase(),
-                error = crate::describe(&error),
-                "migration failed"
-            );
-            if let Some(channel) = channel {
-                let reason = crate::describe(&error);
-                // Beside the recovery: the guest comes first.
-                std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
-            }
-            let now = attempt.come_back();
-            Outcome::StillHere { vm, error, now }
-        }
-    }
-}
-
 /// The destination has everything.
-struct LoadedAt {
-    stopped: Instant,
-    lease_end: Instant,
+pub(super) struct LoadedAt {
+    pub(super) stopped: Instant,
+    pub(super) lease_end: Instant,
 }
 
-enum Go {
+/// What came of go.
+pub(super) enum Go {
     Running,
     NotTaken(Error),
     Unknown(Error),
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    pub(super) fn new(
+        vm: &'a mut Vm,
+        endpoint: &'a Endpoint,
+        limits: &'a Limits,
+        watch: &'a Watch,
+        events: &Events,
+    ) -> Self {
+        let clock = Stopwatch::new(events.clone());
+        Self {
+            vm,
+            endpoint,
+            limits,
+            watch,
+            clock,
+            report: Report::default(),
+            touched: false,
+        }
+    }
+
+    /// The phase that is under way.
+    pub(super) fn phase(&self) -> &'static str {
+        self.clock.phase()
+    }
+
     fn enter(&mut self, phase: Phase) -> Result<(), Error> {
         self.clock.enter(phase);
         self.watch.enter(phase.name());
@@ -208,7 +78,7 @@ impl Attempt<'_> {
     }
 
     /// Everything up to the point where the destination could run the guest.
-    fn until_loaded(&mut self, place: &mut Option<Channel>) -> Result<LoadedAt, Error> {
+    pub(super) fn until_loaded(&mut self, place: &mut Option<Channel>) -> Result<LoadedAt, Error> {
         self.enter(Phase::Connect)?;
         let cancel = Cancel::new();
         self.watch.add(cancel.clone());
@@ -341,7 +211,7 @@ impl Attempt<'_> {
         // Everything stands still: this is all that was ever written and not sent.
         let mut last = rest;
         last.extend(self.dirty()?);
-        let mut table = vm_migration::protocol::MemoryRangeTable::default();
+        let mut table = MemoryRangeTable::default();
         last.into_iter().for_each(|range| table.push(range));
         let last = ram::union(vec![table], self.vm.ram().size());
 
@@ -394,7 +264,7 @@ impl Attempt<'_> {
     }
 
     /// The commitment: from here on only the destination's answer brings the guest back.
-    fn go(&mut self, mut channel: Channel, loaded: &LoadedAt) -> Go {
+    pub(super) fn go(&mut self, mut channel: Channel, loaded: &LoadedAt) -> Go {
         if let Err(error) = self.enter(Phase::Resume) {
             return self.abandon(channel, error);
         }
@@ -430,7 +300,7 @@ impl Attempt<'_> {
         Go::NotTaken(error)
     }
 
-    fn finish(&mut self, stopped: Instant) -> Report {
+    pub(super) fn finish(&mut self, stopped: Instant) -> Report {
         self.report.downtime_ms = ms(stopped.elapsed());
         self.clock.leave();
         let (phases, total) = self.clock.times();
@@ -443,7 +313,7 @@ impl Attempt<'_> {
     }
 
     /// The guest runs here again; says what became of its VFs.
-    fn come_back(&mut self) -> String {
+    pub(super) fn come_back(&mut self) -> String {
         self.clock.leave();
         if let Err(error) = self.vm.accelerator().stop_dirty_log() {
             tracing::warn!(%error, "the dirty log stays on");

@@ -6,93 +6,34 @@
 //! streams of VFs, told apart by the manifest that each begins with. Whatever fails, the VFs are reset and closed before
 //! the source hears of it, and the listener waits for the next attempt.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+mod error;
+mod loads;
+mod streams;
+
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use thiserror::Error;
-use xe_vfio_device::device::{DeviceError, GroupError, Options};
-use xe_vfio_device::stream::{Manifest, ManifestError};
-use xe_vfio_device::transfer::{AttemptId, Cancel, Connection, EndpointError, Incoming, Listener};
+use xe_vfio_device::device::Options;
+use xe_vfio_device::stream::Manifest;
+use xe_vfio_device::transfer::{AttemptId, Cancel, EndpointError, Incoming, Listener};
 
+pub use self::error::Error;
+use self::loads::Loads;
+use self::streams::ACCEPT_SLICE;
 use super::Limits;
 use super::channel::{self, Channel};
 use super::prefix::Prefixed;
 use super::protocol::{self, Config, Kind, Loaded, Ready, Reason, Running};
 use super::report::ms;
 use super::watch::Watch;
-use crate::accel::{Choice, Kind as AccelKind};
+use crate::accel::Choice;
 use crate::config::{DeviceConfig, HostConfig};
 use crate::events::Events;
-use crate::memory::{self, GuestRam};
-use crate::vm::{self, Vf, Vm, VmState};
+use crate::memory::GuestRam;
+use crate::vm::{Vm, VmState};
 
-/// How long the acceptor of streams waits before it looks whether it is still needed: the attempt ends so much later.
-const ACCEPT_SLICE: Duration = Duration::from_millis(10);
 /// How long the first connection is waited for before it is waited for again.
 const IDLE_SLICE: Duration = Duration::from_secs(3600);
-
-/// Why a VM did not arrive.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// The listener.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The main connection.
-    #[error(transparent)]
-    Channel(#[from] channel::Error),
-    /// The VM here.
-    #[error(transparent)]
-    Vm(#[from] vm::Error),
-    /// A VF here.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The VFs together.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// A manifest that cannot be read.
-    #[error("The manifest of VF {id} cannot be used")]
-    Manifest {
-        /// The VF.
-        id: String,
-        /// Why.
-        #[source]
-        source: ManifestError,
-    },
-    /// The VM has other VFs than this VMM.
-    #[error("The VM has the VFs [{source_ids}], this VMM was given [{here}]: they go by their ids")]
-    Devices {
-        /// Of the source.
-        source_ids: String,
-        /// Of this VMM.
-        here: String,
-    },
-    /// The VM runs on another accelerator.
-    #[error("The VM runs on {source_kind}, this VMM was told to use {here}")]
-    Accel {
-        /// Of the source.
-        source_kind: AccelKind,
-        /// Of this VMM.
-        here: AccelKind,
-    },
-    /// Guest memory.
-    #[error(transparent)]
-    Memory(#[from] memory::Error),
-    /// The state of VFs did not arrive.
-    #[error("The state of the VFs did not arrive: {0}")]
-    Loads(String),
-    /// The source gave up.
-    #[error("The source has given up: {0}")]
-    Abandoned(String),
-    /// go came too late or not at all.
-    #[error("No go within the lease of {0:?}")]
-    Lease(Duration),
-    /// No random numbers.
-    #[error("No id for the attempt")]
-    Attempt(#[source] std::io::Error),
-}
 
 /// What this VMM brings to any VM that arrives.
 pub struct Destination {
@@ -345,87 +286,6 @@ impl Destination {
             got => Err(out_of_order(got, "Go")),
         }
     }
-
-    /// Takes the VFs' streams until `accepting` is cancelled.
-    fn accept_streams<'s, 'e>(
-        &'s self,
-        scope: &'s std::thread::Scope<'s, 'e>,
-        listener: &Listener,
-        accepting: &'s Cancel,
-        loads: &'s Loads<'_>,
-    ) {
-        loop {
-            match listener.accept(ACCEPT_SLICE, accepting) {
-                Ok(connection) => {
-                    scope.spawn(move || self.take_stream(connection, loads, accepting));
-                }
-                Err(EndpointError::Nobody { .. }) => {}
-                Err(EndpointError::Cancelled) => return,
-                Err(error) => {
-                    tracing::error!(error = crate::describe(&error), "no more streams can come");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// One connection beside the main one. What is still open when nothing is accepted any more is shut down: by then
-    /// every VF is loaded, or the attempt has failed.
-    fn take_stream(&self, connection: Box<dyn Connection>, loads: &Loads<'_>, accepting: &Cancel) {
-        let deadlines = &self.options.deadlines;
-        let _until_then = match connection.closer() {
-            Ok(closer) => accepting.register(closer),
-            Err(error) => {
-                tracing::warn!(%error, "a connection that cannot be shut down is not taken");
-                return;
-            }
-        };
-        let prefixed = match Prefixed::read(connection, deadlines.network) {
-            Ok(prefixed) => prefixed,
-            Err(error) => {
-                tracing::info!(%error, "a connection that said nothing");
-                return;
-            }
-        };
-        if prefixed.is_main() {
-            if let Ok(other) = Channel::new(Box::new(prefixed), accepting, deadlines.network) {
-                other.fail(Kind::Refused, "another migration to here is under way");
-            }
-            return;
-        }
-        match Incoming::accept(prefixed, deadlines) {
-            Ok(incoming) => match loads.device(incoming.device_id()) {
-                Some(device) => {
-                    let id = device.device_id();
-                    let result = device.load_from(incoming);
-                    let result = match result {
-                        Ok(report) => {
-                            tracing::info!(
-                                id,
-                                bytes = report.totals.payload_bytes,
-                                stream_ms = ms(report.stream),
-                                confirm_ms = ms(report.confirm),
-                                "VF loaded"
-                            );
-                            Ok(())
-                        }
-                        // A stray stream, refused; the right one may still come.
-                        Err(e @ (DeviceError::OtherAttempt { .. } | DeviceError::Busy { .. })) => {
-                            tracing::warn!(id, error = crate::describe(&e), "stream refused");
-                            return;
-                        }
-                        Err(error) => Err(crate::describe(&error)),
-                    };
-                    loads.done(id, result);
-                }
-                None => incoming.refuse("no VF of that name is awaited", deadlines),
-            },
-            Err(error) => tracing::warn!(
-                error = crate::describe(&error),
-                "a stream without a good opening"
-            ),
-        }
-    }
 }
 
 /// Takes memory in until the VM's state comes; answers its bytes.
@@ -457,70 +317,4 @@ fn abandoned(payload: &[u8]) -> Error {
 
 fn out_of_order(got: Kind, expected: &'static str) -> Error {
     channel::Error::from(protocol::Error::Order { got, expected }).into()
-}
-
-/// Which VFs have been loaded.
-struct Loads<'a> {
-    devices: &'a [Vf],
-    done: Mutex<BTreeMap<String, Result<(), String>>>,
-    changed: Condvar,
-    count: AtomicU64,
-}
-
-impl<'a> Loads<'a> {
-    fn new(devices: &'a [Vf]) -> Self {
-        let (done, changed) = (Mutex::default(), Condvar::new());
-        Self {
-            devices,
-            done,
-            changed,
-            count: AtomicU64::new(0),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn device(&self, id: &str) -> Option<&'a Vf> {
-        self.devices.iter().find(|d| d.device_id() == id)
-    }
-
-    fn done(&self, id: &str, result: Result<(), String>) {
-        self.lock().insert(id.to_owned(), result);
-        self.count.fetch_add(1, Ordering::SeqCst);
-        self.changed.notify_all();
-    }
-
-    /// A number that changes as long as VFs are being loaded.
-    fn activity(&self) -> u64 {
-        let bytes: u64 = self.devices.iter().map(|d| d.progress().view().bytes).sum();
-        bytes + self.count.load(Ordering::SeqCst)
-    }
-
-    /// Waits until all are loaded. The source has their receipts before it sends the state, so little can be missing.
-    fn wait(&self, patience: Duration) -> Result<(), Error> {
-        let end = Instant::now() + patience;
-        let mut done = self.lock();
-        loop {
-            if let Some((id, Err(reason))) = done.iter().find(|(_, result)| result.is_err()) {
-                return Err(Error::Loads(format!("{id}: {reason}")));
-            }
-            if done.len() == self.devices.len() {
-                return Ok(());
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let (have, all) = (done.len(), self.devices.len());
-                return Err(Error::Loads(format!(
-                    "{have} of {all} streams came within {patience:?}"
-                )));
-            }
-            done = self
-                .changed
-                .wait_timeout(done, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
 }

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The VFs' streams of an attempt, each on a connection of its own beside the main one.
+
+use std::time::Duration;
+
+use xe_vfio_device::device::DeviceError;
+use xe_vfio_device::transfer::{Cancel, Connection, EndpointError, Incoming, Listener};
+
+use super::super::channel::Channel;
+use super::super::prefix::Prefixed;
+use super::super::protocol::Kind;
+use super::super::report::ms;
+use super::Destination;
+use super::loads::Loads;
+
+/// How long the acceptor waits before it looks whether it is still needed: the attempt ends so much later.
+pub(super) const ACCEPT_SLICE: Duration = Duration::from_millis(10);
+
+impl Destination {
+    /// Takes the VFs' streams until `accepting` is cancelled.
+    pub(super) fn accept_streams<'s, 'e>(
+        &'s self,
+        scope: &'s std::thread::Scope<'s, 'e>,
+        listener: &Listener,
+        accepting: &'s Cancel,
+        loads: &'s Loads<'_>,
+    ) {
+        loop {
+            match listener.accept(ACCEPT_SLICE, accepting) {
+                Ok(connection) => {
+                    scope.spawn(move || self.take_stream(connection, loads, accepting));
+                }
+                Err(EndpointError::Nobody { .. }) => {}
+                Err(EndpointError::Cancelled) => return,
+                Err(error) => {
+                    tracing::error!(error = crate::describe(&error), "no more streams can come");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One connection beside the main one. What is still open when nothing is accepted any more is shut down: by then
+    /// every VF is loaded, or the attempt has failed.
+    fn take_stream(&self, connection: Box<dyn Connection>, loads: &Loads<'_>, accepting: &Cancel) {
+        let deadlines = &self.options.deadlines;
+        let _until_then = match connection.closer() {
+            Ok(closer) => accepting.register(closer),
+            Err(error) => {
+                tracing::warn!(%error, "a connection that cannot be shut down is not taken");
+                return;
+            }
+        };
+        let prefixed = match Prefixed::read(connection, deadlines.network) {
+            Ok(prefixed) => prefixed,
+            Err(error) => {
+                tracing::info!(%error, "a connection that said nothing");
+                return;
+            }
+        };
+        if prefixed.is_main() {
+            if let Ok(other) = Channel::new(Box::new(prefixed), accepting, deadlines.network) {
+                other.fail(Kind::Refused, "another migration to here is under way");
+            }
+            return;
+        }
+        match Incoming::accept(prefixed, deadlines) {
+            Ok(incoming) => match loads.device(incoming.device_id()) {
+                Some(device) => {
+                    let id = device.device_id();
+                    let result = device.load_from(incoming);
+                    let result = match result {
+                        Ok(report) => {
+                            tracing::info!(
+                                id,
+                                bytes = report.totals.payload_bytes,
+                                stream_ms = ms(report.stream),
+                                confirm_ms = ms(report.confirm),
+                                "VF loaded"
+                            );
+                            Ok(())
+                        }
+                        // A stray stream, refused; the right one may still come.
+                        Err(e @ (DeviceError::OtherAttempt { .. } | DeviceError::Busy { .. })) => {
+                            tracing::warn!(id, error = crate::describe(&e), "stream refused");
+                            return;
+                        }
+                        Err(error) => Err(crate::describe(&error)),
+                    };
+                    loads.done(id, result);
+                }
+                None => incoming.refuse("no VF of that name is awaited", deadlines),
+            },
+            Err(error) => tracing::warn!(
+                error = crate::describe(&error),
+                "a stream without a good opening"
+            ),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The source's role: the guest runs here until the destination has everything, and again if anything fails before go.
+//!
+//! [`send`] takes the VM and answers what became of it. `HandedOver` means that it runs at the destination; what is left
+//! of it here has to be dropped, which closes its VFs from STOP. `StillHere` means that it is as alive as before.
+//! `Undecided` means that go was written and no answer came: the VM stays paused, since it may run at the destination.
+
+mod attempt;
+mod error;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use vm_migration::Migratable;
+use xe_vfio_device::transfer::Endpoint;
+
+use self::attempt::{Attempt, Go};
+pub use self::error::Error;
+use super::Limits;
+use super::protocol::Kind;
+use super::report::Report;
+use super::timer::Timer;
+use super::watch::Watch;
+use crate::events::Events;
+use crate::vm::Vm;
+
+/// What became of the VM.
+pub enum Outcome {
+    /// It runs at the destination.
+    HandedOver {
+        /// What is left of it; to be dropped.
+        vm: Box<Vm>,
+        /// What it took.
+        report: Report,
+    },
+    /// It is here.
+    StillHere {
+        /// The VM.
+        vm: Box<Vm>,
+        /// Why it did not move.
+        error: Error,
+        /// What holds now, a sentence.
+        now: String,
+    },
+    /// It may be anywhere.
+    Undecided {
+        /// The VM, paused.
+        vm: Box<Vm>,
+        /// What happened to the answer.
+        error: Error,
+        /// When the destination's lease has surely ended.
+        lease_end: Instant,
+    },
+}
+
+/// Moves a running VM to whoever listens at `endpoint`.
+pub fn send(
+    mut vm: Box<Vm>,
+    endpoint: &Endpoint,
+    limits: &Limits,
+    watch: &Arc<Watch>,
+    events: &Events,
+) -> Outcome {
+    let of_timer = watch.clone();
+    let total = limits.total;
+    let timer = Timer::arm(total, move || {
+        of_timer.cancel(&format!("it took longer than {} s", total.as_secs_f64()));
+    });
+    let mut attempt = Attempt::new(&mut vm, endpoint, limits, watch, events);
+    let mut channel = None;
+    match attempt.until_loaded(&mut channel) {
+        Ok(loaded) => {
+            timer.disarm();
+            let channel = channel.expect("a loaded destination is connected");
+            match attempt.go(channel, &loaded) {
+                Go::Running => {
+                    let report = attempt.finish(loaded.stopped);
+                    for device in vm.devices_mut() {
+                        // The crate refuses to run the VF here from now on.
+                        let _ = device.complete_migration();
+                    }
+                    Outcome::HandedOver { vm, report }
+                }
+                Go::NotTaken(error) => {
+                    let now = attempt.come_back();
+                    Outcome::StillHere { vm, error, now }
+                }
+                Go::Unknown(error) => Outcome::Undecided {
+                    vm,
+                    error,
+                    lease_end: loaded.lease_end,
+                },
+            }
+        }
+        Err(error) => {
+            let error = match (watch.cancelled(), error) {
+                (Some(why), _) => Error::Cancelled(why),
+                (None, error) => error,
+            };
+            tracing::warn!(
+                phase = attempt.phase(),
+                error = crate::describe(&error),
+                "migration failed"
+            );
+            if let Some(channel) = channel {
+                let reason = crate::describe(&error);
+                // Beside the recovery: the guest comes first.
+                std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
+            }
+            let now = attempt.come_back();
+            Outcome::StillHere { vm, error, now }
+        }
+    }
+}
