@@ -154,7 +154,7 @@ mod tests {
 
     fn tally_of(pieces: &[&str]) -> Tally {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let mut log = SerialLog::new(directory.path().join("0"));
+        let mut log = SerialLog::new(directory.path().join("not there yet"));
         for (index, piece) in pieces.iter().enumerate() {
             let path = directory.path().join(index.to_string());
             std::fs::write(&path, piece).expect("write");

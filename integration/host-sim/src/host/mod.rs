@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A simulated host: a directory with a configuration and its VFs.
 //!
-//!     DIR/config.json      HostConfig; written last, so that its presence means a whole host
-//!     DIR/vf<n>/memory     what the guest sees of VF n
-//!     DIR/vf<n>/control    all of its other state
-//!     DIR/open/            one flocked file for each thing that a process has open
+//! | path | what |
+//! |---|---|
+//! | `DIR/config.json` | [`HostConfig`]; written last, so that its presence means a whole host |
+//! | `DIR/vf<n>/memory` | what the guest sees of VF n |
+//! | `DIR/vf<n>/control` | all of its other state |
+//! | `DIR/open/` | one flocked file for each thing that a process has open |
 //!
 //! Two directories are two hosts. The directory belongs on tmpfs.
 
