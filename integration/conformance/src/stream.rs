@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::check::{Outcome, failed, works};
+use crate::check::{Outcome, failed, same_bytes, works};
 use crate::sys;
 use crate::vf::{RESUMING, RUNNING, RUNNING_P2P, STOP, STOP_COPY, Vf};
 
@@ -99,6 +99,20 @@ pub fn parse(mut bytes: &[u8]) -> Outcome<Vec<Packet>> {
         bytes = rest;
     }
     Ok(packets)
+}
+
+/// Two whole streams carry the same state. How the packets of different GTs interleave is left to chance.
+#[track_caller]
+pub fn same_stream(what: &str, got: &[u8], want: &[u8]) -> Outcome {
+    let [got, want] = [got, want].map(|stream| {
+        parse(stream).map(|mut packets| {
+            packets.sort_by_key(|packet| {
+                (packet.kind == TRAILER, packet.kind != DESCRIPTOR, packet.gt)
+            });
+            encode(&packets)
+        })
+    });
+    same_bytes(what, &got?, &want?)
 }
 
 /// Whether a GT's packets are more than fit in its ring, so that its producer waits for a reader.

@@ -12,7 +12,7 @@ QEMU=("$ROOT/usr/lib64/ld-linux-x86-64.so.2" --library-path "$ROOT/usr/lib/x86_6
 pf_device() {
   if [ "$1" = nvme ]; then
     printf '%s\n' -device nvme-subsys,id=s0 -device \
-      nvme,serial=a,subsys=s0,bus=rp0,sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=10,msix_qsize=9
+      nvme,serial=a,subsys=s0,bus=rp0,sriov_max_vfs=5,sriov_vq_flexible=10,sriov_vi_flexible=5,max_ioqpairs=12,msix_qsize=11
   else
     printf '%s\n' -netdev user,id=n0,restrict=on -device igb,bus=rp0,netdev=n0,romfile=
   fi
@@ -43,8 +43,8 @@ report() {
   failed=$(grep -c '^LAB test .* failed' "$console" || true)
   skipped=$(grep -c '^LAB test .* skipped' "$console" || true)
   [ "$status" != 124 ] && [ "$status" != 137 ] || fail "no end within ${BOOT_SECONDS} s: the last lines are in $console"
-  grep -q '^LAB done' "$console" || { tail -n 5 "$LOGS/qemu.log" >&2; fail "the guest did not come to its end (status $status): see $console"; }
   ! grep -E 'Kernel panic|BUG:|Oops|WARNING: |Call Trace' "$console" || fail "the kernel complained: see $console"
+  grep -q '^LAB done' "$console" || { tail -n 5 "$LOGS/qemu.log" >&2; fail "the guest did not come to its end (status $status): see $console"; }
   step "kernel-lab: $passed passed, $failed failed, $skipped skipped"
   [ "$failed" = 0 ] || fail "$failed tests failed"
   [ "$passed" -gt 0 ] || fail "no test ran"

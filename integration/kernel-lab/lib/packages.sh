@@ -17,7 +17,7 @@ lab_apt() {
     -o Dir::Cache="$CACHE/apt/cache" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
     -o Dir::Etc::SourceList="$CACHE/apt/lab.sources" -o Dir::Etc::SourceParts=/dev/null \
     -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
-    -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false -o Acquire::Retries=2 -o APT::Update::Post-Invoke= \
+    -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false -o Acquire::Retries=2 -o APT::Update::Post-Invoke= -o APT::Update::Error-Mode=any \
     -o APT::Install-Recommends=false -o APT::Sandbox::User=root -o APT::Architecture=amd64 "$@"
 }
 

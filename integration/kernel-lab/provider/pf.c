@@ -13,8 +13,8 @@
 #include "lab.h"
 
 static unsigned int gts = 1;
-module_param(gts, uint, 0444);
-MODULE_PARM_DESC(gts, "GTs of the PF: 1, or 2 with a media GT");
+module_param(gts, uint, 0644);
+MODULE_PARM_DESC(gts, "GTs of the PF when VFs are enabled: 1, or 2 with a media GT");
 
 static unsigned int devid = 0xe211;
 module_param(devid, uint, 0444);
@@ -53,6 +53,7 @@ static int lab_enable(struct xe_device *xe, int count)
 	struct pci_dev *vf = NULL;
 	int ret = -ENOMEM;
 
+	xe->gts = clamp(gts, 1u, (unsigned int)LAB_MAX_GTS);
 	xe->vf = kcalloc(count, sizeof(*xe->vf), GFP_KERNEL);
 	if (!xe->vf)
 		return ret;
@@ -93,7 +94,6 @@ static int lab_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	xe->dir = lab_root;
 	xe->devid = devid;
 	xe->revid = pdev->revision;
-	xe->gts = clamp(gts, 1u, (unsigned int)LAB_MAX_GTS);
 	pci_set_drvdata(pdev, xe);
 	return 0;
 }

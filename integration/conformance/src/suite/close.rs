@@ -4,8 +4,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Behaviour, World, behaviours};
-use crate::check::{Outcome, failed, refuses, same, same_bytes, works};
-use crate::stream::{bring_to, restore, save, with_patterned_vram};
+use crate::check::{Outcome, failed, refuses, same, works};
+use crate::stream::{bring_to, restore, same_stream, save, with_patterned_vram};
 use crate::sys;
 use crate::vf::{RESUMING, RUNNING, STATES, STOP_COPY, Vf, name};
 
@@ -76,7 +76,7 @@ fn reopened_vf_has_lost_its_state(world: &World) -> Outcome {
     let fresh = save(&vf)?;
     restore(&vf, &with_patterned_vram(&fresh, 31)?)?;
     drop(vf);
-    same_bytes("what is saved", &save(&Vf::open(&world.device)?)?, &fresh)
+    same_stream("what is saved", &save(&Vf::open(&world.device)?)?, &fresh)
 }
 
 fn data_fd_may_outlive_the_next_owner(world: &World) -> Outcome {

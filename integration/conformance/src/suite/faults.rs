@@ -20,7 +20,6 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
         failed_resume_data_enter_leaves_stop,
         failed_resume_data_exit_leaves_resuming_without_fd,
         failed_size_is_a_huge_number,
-        failed_read_passes_its_errno_and_goes_on,
         failed_producer_is_eio_for_good,
         failed_consumer_is_eio,
         failed_flr_steps_are_not_seen,
@@ -86,14 +85,6 @@ fn failed_size_is_a_huge_number(world: &World) -> Outcome {
         &works("MIG_DATA_SIZE", vf.data_size())?,
         &(-5i64 as u64),
     )
-}
-
-fn failed_read_passes_its_errno_and_goes_on(world: &World) -> Outcome {
-    let vf = Vf::open(&world.device)?;
-    let fd = vf.set_for_fd(STOP_COPY)?;
-    world.fault("read errno 4")?;
-    refuses("read", sys::read(fd.as_fd(), &mut [0; 8]), libc::EINTR)?;
-    holds("nothing was taken", drain(fd.as_fd())?.len() > 1000)
 }
 
 fn failed_producer_is_eio_for_good(world: &World) -> Outcome {

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::{Behaviour, World, behaviours};
-use crate::check::{Outcome, failed, refuses, same, same_bytes, works};
-use crate::stream::{drain, fill, save};
+use crate::check::{Outcome, failed, refuses, same, works};
+use crate::stream::{drain, fill, same_stream, save};
 use crate::sys;
 use crate::vf::{RESUMING, RUNNING, STOP, STOP_COPY, Vf, group_path};
 
@@ -104,7 +104,7 @@ fn save_fd_handed_to_another_process_works_there(world: &World) -> Outcome {
     let whole = save(&vf)?;
     let fd = vf.set_for_fd(STOP_COPY)?;
     let (child, _socket) = start_with("read", &fd)?;
-    same_bytes("stream read there", &output(child)?, &whole)?;
+    same_stream("stream read there", &output(child)?, &whole)?;
     works("SET STOP", vf.set(STOP)).map(drop)
 }
 
@@ -112,7 +112,7 @@ fn save_fd_inherited_by_another_program_works_there(world: &World) -> Outcome {
     let vf = Vf::open(&world.device)?;
     let whole = save(&vf)?;
     let fd = vf.set_for_fd(STOP_COPY)?;
-    same_bytes(
+    same_stream(
         "stream read there",
         &output(start("read-stdin", fd)?)?,
         &whole,

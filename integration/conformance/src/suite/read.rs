@@ -4,8 +4,10 @@
 use std::os::fd::AsFd;
 
 use super::{Behaviour, World, behaviours};
-use crate::check::{Outcome, failed, holds, same, same_bytes, works};
-use crate::stream::{DESCRIPTOR, GGTT, GUC, HEADER, MMIO, TRAILER, VRAM, drain, parse, save};
+use crate::check::{Outcome, failed, holds, same, works};
+use crate::stream::{
+    DESCRIPTOR, GGTT, GUC, HEADER, MMIO, TRAILER, VRAM, drain, parse, same_stream, save,
+};
 use crate::sys;
 use crate::vf::{STOP_COPY, Vf};
 
@@ -127,7 +129,7 @@ fn larger_than_the_stream_gives_the_stream(world: &World) -> Outcome {
         &works("read", sys::read(fd.as_fd(), &mut buffer))?,
         &whole.len(),
     )?;
-    same_bytes("stream", &buffer[..whole.len()], &whole)
+    same_stream("stream", &buffer[..whole.len()], &whole)
 }
 
 fn byte_by_byte_gives_the_same(world: &World) -> Outcome {
@@ -139,7 +141,7 @@ fn byte_by_byte_gives_the_same(world: &World) -> Outcome {
         same("bytes", &works("read", sys::read(fd.as_fd(), byte))?, &1)?;
     }
     bytes.extend(drain(fd.as_fd())?);
-    same_bytes("stream", &bytes, &whole)
+    same_stream("stream", &bytes, &whole)
 }
 
 fn odd_pieces_give_the_same(world: &World) -> Outcome {
@@ -154,7 +156,7 @@ fn odd_pieces_give_the_same(world: &World) -> Outcome {
             &piece.len(),
         )?;
     }
-    same_bytes("stream", &bytes, &whole)
+    same_stream("stream", &bytes, &whole)
 }
 
 fn end_of_stream_is_0_again_and_again(world: &World) -> Outcome {
@@ -177,5 +179,5 @@ fn two_saves_of_a_stopped_vf_are_the_same(world: &World) -> Outcome {
     let first = drain(fd.as_fd())?;
     works("SET STOP", vf.set(crate::vf::STOP))?;
     let fd = vf.set_for_fd(STOP_COPY)?;
-    same_bytes("second stream", &drain(fd.as_fd())?, &first)
+    same_stream("second stream", &drain(fd.as_fd())?, &first)
 }

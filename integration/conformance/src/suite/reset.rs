@@ -4,8 +4,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Behaviour, World, behaviours};
-use crate::check::{Outcome, refuses, same, same_bytes, works};
-use crate::stream::{bring_to, restore, save, with_patterned_vram};
+use crate::check::{Outcome, refuses, same, works};
+use crate::stream::{bring_to, restore, same_stream, save, with_patterned_vram};
 use crate::sys;
 use crate::vf::{RESUMING, RUNNING, STATES, STOP_COPY, Vf, name};
 
@@ -57,7 +57,7 @@ fn clears_vram(world: &World) -> Outcome {
     let fresh = save(&vf)?;
     restore(&vf, &with_patterned_vram(&fresh, 21)?)?;
     works("reset", vf.reset())?;
-    same_bytes("what is saved", &save(&vf)?, &fresh)
+    same_stream("what is saved", &save(&vf)?, &fresh)
 }
 
 fn after(world: &World, state: u32, bytes: usize) -> Outcome {

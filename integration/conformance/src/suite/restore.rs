@@ -4,9 +4,10 @@
 use std::os::fd::AsFd;
 
 use super::{Behaviour, World, behaviours};
-use crate::check::{Outcome, failed, refuses, same, same_bytes, works};
+use crate::check::{Outcome, failed, refuses, same, works};
 use crate::stream::{
-    GGTT, HEADER, MMIO, Packet, VRAM, encode, fill, parse, restore, save, with_patterned_vram,
+    GGTT, HEADER, MMIO, Packet, VRAM, encode, fill, parse, restore, same_stream, save,
+    with_patterned_vram,
 };
 use crate::sys;
 use crate::vf::{RESUMING, RUNNING, STOP, STOP_COPY, Vf};
@@ -37,7 +38,7 @@ fn state_of_one_vf_arrives_on_another(world: &World) -> Outcome {
     let stream = save(&source)?;
     restore(&target, &stream)?;
     works("SET RUNNING of the other", target.set(RUNNING))?;
-    same_bytes("stream of the other", &save(&target)?, &stream)
+    same_stream("stream of the other", &save(&target)?, &stream)
 }
 
 fn what_was_restored_is_saved_again(world: &World) -> Outcome {
@@ -57,7 +58,7 @@ fn what_was_restored_is_saved_again(world: &World) -> Outcome {
     let stream = with_patterned_vram(&encode(&packets), 5)?;
     restore(&vf, &stream)?;
     works("SET RUNNING", vf.set(RUNNING))?;
-    same_bytes("what is saved", &save(&vf)?, &stream)
+    same_stream("what is saved", &save(&vf)?, &stream)
 }
 
 fn restored_vf_can_be_saved_from_stop(world: &World) -> Outcome {
@@ -65,7 +66,7 @@ fn restored_vf_can_be_saved_from_stop(world: &World) -> Outcome {
     let stream = with_patterned_vram(&save(&vf)?, 7)?;
     restore(&vf, &stream)?;
     let fd = vf.set_for_fd(STOP_COPY)?;
-    same_bytes("what is saved", &crate::stream::drain(fd.as_fd())?, &stream)
+    same_stream("what is saved", &crate::stream::drain(fd.as_fd())?, &stream)
 }
 
 fn second_restore_replaces_the_first(world: &World) -> Outcome {
@@ -74,7 +75,7 @@ fn second_restore_replaces_the_first(world: &World) -> Outcome {
     restore(&vf, &with_patterned_vram(&fresh, 9)?)?;
     restore(&vf, &fresh)?;
     works("SET RUNNING", vf.set(RUNNING))?;
-    same_bytes("what is saved", &save(&vf)?, &fresh)
+    same_stream("what is saved", &save(&vf)?, &fresh)
 }
 
 /// Writes a changed stream whose fault shows at a later write, or on leaving RESUMING at the latest.
@@ -175,5 +176,5 @@ fn undrained_bytes_do_not_outlive_a_reset(world: &World) -> Outcome {
     let fd = vf.set_for_fd(STOP_COPY)?;
     works("read", sys::read(fd.as_fd(), &mut [0; 30]))?;
     works("reset", vf.reset())?;
-    same_bytes("a later save", &save(&vf)?, &whole)
+    same_stream("a later save", &save(&vf)?, &whole)
 }

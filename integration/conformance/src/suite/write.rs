@@ -6,9 +6,9 @@
 use std::os::fd::AsFd;
 
 use super::{Behaviour, World, behaviours};
-use crate::check::{Outcome, refuses, same, same_bytes, works};
+use crate::check::{Outcome, refuses, same, works};
 use crate::stream::{
-    DESCRIPTOR, HEADER, MMIO, Packet, TRAILER, encode, fill, parse, restore, save,
+    DESCRIPTOR, HEADER, MMIO, Packet, TRAILER, encode, fill, parse, restore, same_stream, save,
     with_patterned_vram,
 };
 use crate::sys;
@@ -52,7 +52,7 @@ fn takes_in_pieces(world: &World, cut: impl Fn(&[u8]) -> Vec<&[u8]>) -> Outcome 
     }
     works("SET STOP", vf.set(STOP))?;
     works("SET RUNNING", vf.set(RUNNING))?;
-    same_bytes("what is saved then", &save(&vf)?, &stream)
+    same_stream("what is saved then", &save(&vf)?, &stream)
 }
 
 fn takes_a_whole_stream_at_once(world: &World) -> Outcome {
