@@ -40,7 +40,7 @@ pub struct World {
     pub faults: Faults,
 }
 
-/// Who makes a PF fail. A request is "OPERATION errno|delay-ms VALUE [NTH [COUNT]]", "OPERATION stuck 0 [NTH]" or "clear", as
+/// Who makes a PF fail. A request is `OPERATION errno|delay-ms VALUE [NTH [COUNT]]`, `OPERATION stuck 0 [NTH]` or `clear`, as
 /// the kernel lab's provider (faults.c) takes it.
 #[derive(Clone, Debug)]
 pub enum Faults {
