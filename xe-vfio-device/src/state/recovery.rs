@@ -2,7 +2,8 @@
 //! The ways out of any state, with an honest word about the GPU state.
 //!
 //! What is tried is the failure table of docs/design.md: a save is drained to its end, each arc of the way back is tried twice,
-//! and a reset is the last resort. A load that was not finished is always reset, since half of another VF's state must not run.
+//! and a reset is the last resort. A load that was not finished is always reset, since half of another VF's state must not run; and since
+//! a packet that was cut short outlives the reset, a save is begun and reset behind it (see [`reset_to_running`]).
 
 use thiserror::Error;
 
@@ -58,6 +59,11 @@ pub enum Settled<D> {
 
 /// Resets the VF, trying twice.
 ///
+/// After an aborted load the PF still holds the packet that was cut short and would take the next load's first bytes for its
+/// rest: neither reset nor close drops it, only entering STOP_COPY does (the Xe PF keeps it as `migration.pending`; seen in the lab). So
+/// STOP_COPY is entered then, and left by another reset; when the VF does not get there, it is clean but for that packet,
+/// and the next load fails and leads here again.
+///
 /// # Errors
 /// [`Stuck`]: most likely the device is gone.
 pub fn reset_to_running<D: MigrationDevice>(
@@ -65,10 +71,16 @@ pub fn reset_to_running<D: MigrationDevice>(
     why: ResetReason,
 ) -> Result<Recovered<D>, Stuck<D>> {
     let outcome = Outcome::Reset { why };
-    match reset(vf) {
-        Ok(vf) => Ok(Recovered { vf, outcome }),
-        Err(stuck) => reset(stuck.vf).map(|vf| Recovered { vf, outcome }),
+    let mut vf = reset_twice(vf)?;
+    if matches!(why, ResetReason::LoadAborted) {
+        let saving = vf.quiesce().and_then(|vf| vf.stop()).and_then(Vf::save);
+        vf = reset_twice(saving.map_or_else(|stuck| stuck.vf, AnyVf::from))?;
     }
+    Ok(Recovered { vf, outcome })
+}
+
+fn reset_twice<D: MigrationDevice>(vf: AnyVf<D>) -> Result<Vf<D, Running>, Stuck<D>> {
+    reset(vf).or_else(|stuck| reset(stuck.vf))
 }
 
 fn reset<D: MigrationDevice>(vf: AnyVf<D>) -> Result<Vf<D, Running>, Stuck<D>> {
