@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-#![allow(unsafe_code)] // signal masks, dispositions and pthread_kill(3)
+#![allow(unsafe_code)] // signal masks, dispositions and tgkill(2)
 //! Signals around a data fd.
 //!
 //! A signal that interrupts a read of the data fd makes the kernel drop bytes it has already copied, and the save with them.
@@ -70,7 +70,7 @@ impl InterruptSignal {
 #[derive(Debug)]
 pub struct SignalMask {
     previous: libc::sigset_t,
-    target: Option<Arc<Mutex<Option<libc::pthread_t>>>>,
+    target: Option<Arc<Mutex<Option<libc::pid_t>>>>,
     signal: Option<InterruptSignal>,
     // A mask belongs to its thread.
     _not_send: PhantomData<*const ()>,
@@ -109,8 +109,8 @@ impl SignalMask {
             (result, previous.assume_init())
         };
         debug_assert_eq!(result, 0);
-        // SAFETY: pthread_self has no preconditions.
-        let this = unsafe { libc::pthread_self() };
+        // SAFETY: gettid has no preconditions.
+        let this = unsafe { libc::gettid() };
         let target = open.map(|_| Arc::new(Mutex::new(Some(this))));
         Ok(Self {
             previous,
@@ -144,7 +144,7 @@ impl Drop for SignalMask {
 /// Interrupts the thread of a [`SignalMask`] in whatever system call it is; does nothing once the mask is gone.
 #[derive(Debug, Clone)]
 pub struct ThreadInterrupt {
-    target: Arc<Mutex<Option<libc::pthread_t>>>,
+    target: Arc<Mutex<Option<libc::pid_t>>>,
     signal: InterruptSignal,
 }
 
@@ -153,8 +153,12 @@ impl ThreadInterrupt {
     pub fn interrupt(&self) {
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = *target {
-            // SAFETY: the thread holds its SignalMask, whose drop waits for this lock, so it has not ended.
-            unsafe { libc::pthread_kill(thread, self.signal.0) };
+            // By thread id, not pthread_t: a mask that was forgotten may outlive its thread, and then the kernel answers ESRCH,
+            // or another thread of this process runs a handler that does nothing.
+            // SAFETY: tgkill takes numbers only, and the signal has a handler in this process.
+            unsafe {
+                libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, self.signal.0);
+            }
         }
     }
 }
@@ -226,6 +230,18 @@ mod tests {
         drop(mask);
         interrupt.interrupt();
         assert!(interrupt.target.lock().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_interrupt_after_a_forgotten_mask_and_its_thread_does_no_harm() {
+        let signal = InterruptSignal::new(libc::SIGRTMAX() - 2).unwrap();
+        let ended = std::thread::spawn(move || {
+            let mask = SignalMask::block_all_but(Some(signal)).unwrap();
+            let interrupt = mask.interrupt().unwrap();
+            std::mem::forget(mask);
+            interrupt
+        });
+        ended.join().unwrap().interrupt();
     }
 
     #[test]
