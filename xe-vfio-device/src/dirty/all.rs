@@ -35,7 +35,7 @@ impl Strategy for All {
     ) -> Result<Vec<GuestRange>, DirtyError> {
         match (moment, &self.log) {
             (_, Log::Off) => Err(DirtyError::NotStarted),
-            // Once the VF runs again, what was answered before says nothing any more.
+            // Whatever could be answered now would be written again.
             (Moment::Running, _) => {
                 self.log = Log::Pending;
                 Ok(Vec::new())
@@ -46,6 +46,12 @@ impl Strategy for All {
                 self.log = Log::Answered;
                 Ok(ranges)
             }
+        }
+    }
+
+    fn resumed(&mut self) {
+        if self.log == Log::Answered {
+            self.log = Log::Pending;
         }
     }
 
@@ -81,6 +87,22 @@ mod tests {
             [MEMORY],
             "a new log begins anew"
         );
+    }
+
+    #[test]
+    fn memory_is_dirty_again_once_the_vf_has_run_again() {
+        let mut log = All::default();
+        log.start().unwrap();
+        assert_eq!(read(&mut log, Moment::Still), [MEMORY]);
+        log.resumed();
+        assert_eq!(read(&mut log, Moment::Still), [MEMORY]);
+    }
+
+    #[test]
+    fn a_log_that_is_off_stays_off_when_the_vf_runs() {
+        let mut log = All::default();
+        log.resumed();
+        assert!(log.dirty(Moment::Still, &mut || Ok(vec![])).is_err());
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub trait Strategy: Send {
         mapped: &mut dyn FnMut() -> anyhow::Result<Vec<GuestRange>>,
     ) -> Result<Vec<GuestRange>, DirtyError>;
 
+    /// The VF runs again, so it writes again; said before it can.
+    fn resumed(&mut self);
+
     /// Ends the log.
     fn stop(&mut self);
 }
