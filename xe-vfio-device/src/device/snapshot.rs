@@ -119,7 +119,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         let manifest = self.known_manifest()?;
         // Its state may be on its way meanwhile, which changes nothing here.
         match self.slot.look() {
-            (Some(DeviceState::Stop), _) | (None, Some(SAVING)) => {}
+            (Some(DeviceState::Stop | DeviceState::StopCopy), _) | (None, Some(SAVING)) => {}
             (state, busy) => {
                 let found = state.map(|state| format!("in {state}"));
                 return Err(DeviceError::WrongState {

@@ -18,7 +18,7 @@ use crate::xe::Expectation;
 
 impl<P: Passthrough> XeVfioDevice<P> {
     /// Sends the state of the stopped VF over a connection that was made for it, and waits until the other side has confirmed
-    /// that it is loaded. The VF stays in STOP.
+    /// that it is loaded. The VF stays in STOP, or where it will not leave it in STOP_COPY, which changes nothing for the other side.
     ///
     /// # Errors
     /// [`DeviceError::Save`] says what holds: as a rule that the VF is in STOP with its state. The source must not let its VF
@@ -235,6 +235,11 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 vf.into(),
                 "the VF is in STOP with the state it had".to_owned(),
             ),
+            Ok(Settled::Unsettled(vf)) => {
+                tracing::warn!(id = self.id, %vf, "all state was read, but STOP_COPY cannot be left");
+                let now = "the VF stands still in STOP_COPY, all of its state was read".to_owned();
+                (vf, now)
+            }
             Ok(Settled::Running(recovered)) => {
                 let now = match recovered.outcome {
                     Outcome::GpuStateKept => {

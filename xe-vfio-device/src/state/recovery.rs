@@ -50,9 +50,12 @@ pub struct Recovered<D> {
 
 /// A VF without a data fd.
 #[derive(Debug)]
-pub enum Settled<D> {
+pub enum Settled<D: MigrationDevice> {
     /// It stands still with the state it had.
     Stopped(Vf<D, Stopped>),
+    /// It stands still in STOP_COPY and would not leave it; whether only a reset is left is for later, since all of its state
+    /// was read.
+    Unsettled(AnyVf<D>),
     /// It had to be reset, or had been running all the time.
     Running(Recovered<D>),
 }
@@ -170,6 +173,7 @@ pub fn recover_to_running<D: MigrationDevice>(
             AnyVf::Stopped(vf) => vf.unstop().map(AnyVf::from),
             other => match settle(other, scratch, on_bytes)? {
                 Settled::Stopped(vf) => Ok(vf.into()),
+                Settled::Unsettled(vf) => Ok(vf),
                 Settled::Running(recovered) => return Ok(recovered),
             },
         };

@@ -146,7 +146,7 @@ impl<S: Sink> Job<'_, S> {
         self.context.progress.enter(Phase::Confirm);
         let started = Instant::now();
         // The receiver restores meanwhile.
-        let vf = settle(saving.into(), buffer.bytes(), &mut |_| {});
+        let stopped = saving.finish();
         let confirmed = self
             .sink
             .get()
@@ -166,6 +166,12 @@ impl<S: Sink> Job<'_, S> {
             ms = confirm.as_millis() as u64,
             "receipt"
         );
+        let vf = match stopped {
+            Ok(vf) => Ok(Settled::Stopped(vf)),
+            // The receiver has the state: no reason to lose it here as well before it is known whether the VM comes back.
+            Err(stuck) if result.is_ok() => Ok(Settled::Unsettled(stuck.vf)),
+            Err(stuck) => settle(stuck.vf, buffer.bytes(), &mut |_| {}),
+        };
         Saved { vf, result }
     }
 

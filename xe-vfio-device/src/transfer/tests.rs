@@ -333,6 +333,21 @@ fn a_read_error_is_told_to_both_sides() {
 }
 
 #[test]
+fn a_source_that_cannot_leave_stop_copy_is_not_reset_once_its_state_has_arrived() {
+    let leave = Call::Arc(DeviceState::StopCopy, DeviceState::Stop);
+    let source = FakeVf::new(packets(4096), RING)
+        .with_fault(leave, 0, libc::EIO)
+        .with_fault(leave, 0, libc::EIO);
+    let destination = FakeVf::new(packets(9), RING);
+    let (here, there) = tcp();
+    let (saved, loaded) = transfer(&source, &destination, here, there);
+    assert!(saved.result.is_ok(), "{:?}", saved.result);
+    assert!(loaded.result.is_ok(), "{:?}", loaded.result);
+    assert!(matches!(saved.vf, Ok(Settled::Unsettled(_))));
+    assert_eq!(source.kernel().resets, 0);
+}
+
+#[test]
 fn a_stuck_producer_is_given_up_at_its_deadline() {
     let source = FakeVf::new(packets(SIZE), RING);
     source.kernel().read_most = 1 << 20;
