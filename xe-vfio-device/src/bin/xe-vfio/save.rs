@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `save`: RUNNING to STOP_COPY, the stream, and back.
+
+use serde_json::json;
+use xe_vfio_device::transfer::{Cancel, Endpoint, SaveReport};
+
+use crate::cli::Save;
+use crate::failure::{Cause, Failure};
+use crate::now::{Doing, Now};
+use crate::output::Output;
+use crate::report::Moved;
+use crate::vf::{Device, Opened, options};
+use crate::watch::watched;
+use crate::{hold, interrupt};
+
+/// Saves a VF and, unless told otherwise, lets it run on.
+///
+/// # Errors
+/// [`Failure`] says what became of the VF.
+pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
+    interrupt::install().map_err(Failure::Signals)?;
+    let ending = &arguments.ending;
+    let opened = Opened::new(&arguments.device)?;
+    let device = opened.device(
+        &arguments.id,
+        options(ending.device_timeout, ending.silence_timeout),
+    );
+    crate::diagnosis::Unusable::of_support(&opened.address, device.support())?;
+
+    let sent = device.start().map_err(Cause::from).and_then(|()| {
+        let cancel = device.begin_attempt(ending.attempt);
+        watched("Saving", &device.progress(), &cancel, || {
+            stop_and_send(&device, &arguments.to, &cancel)
+        })
+    });
+    let now = Now::settle(&device, Doing::Saving, ending.stay_stopped && sent.is_ok());
+    let failed = |now, source| Failure::Transfer {
+        address: opened.address.clone(),
+        done: "saved",
+        cancelled: interrupt::received(),
+        now,
+        source: Box::new(source),
+    };
+    let moved = match sent {
+        Ok(report) => Moved::from(report),
+        Err(source) => return Err(failed(now, source)),
+    };
+    if !matches!(now, Now::Kept(_)) {
+        return Err(failed(now, Cause::WayBack));
+    }
+
+    let mut value = moved.json();
+    value["command"] = "save".into();
+    value["ok"] = true.into();
+    value["address"] = opened.address.as_str().into();
+    value["to"] = json!(arguments.to.to_string());
+    value["vf"] = now.json();
+    let text = format!(
+        "{} saved to {}: {}\n{now}",
+        opened.address,
+        arguments.to,
+        moved.text()
+    );
+    output.result(&value, &text);
+    if ending.hold {
+        hold::hold(
+            &opened.address,
+            &now.state()
+                .map(|state| state.to_string())
+                .unwrap_or_default(),
+        );
+    }
+    Ok(())
+}
+
+/// Connects while the VF runs, stops it and sends its state.
+fn stop_and_send(device: &Device, to: &Endpoint, cancel: &Cancel) -> Result<SaveReport, Cause> {
+    let connection = match to {
+        Endpoint::File(_) => None,
+        peer => Some(peer.connect(xe_vfio_device::transfer::Deadlines::default().connect)?),
+    };
+    // One that waits for the stream's opening is let go at once.
+    let _registration = connection
+        .as_ref()
+        .and_then(|connection| connection.closer().ok())
+        .map(|closer| cancel.register(closer));
+    device.quiesce()?;
+    device.stop()?;
+    Ok(match connection {
+        Some(connection) => device.send_over(connection)?,
+        None => device.send_to(to)?,
+    })
+}

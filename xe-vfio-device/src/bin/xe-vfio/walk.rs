@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One pass over a stream's file that checks everything there is to check: preamble, manifest, each frame's checksum and
+//! number, each packet, the end record's totals and digest, and that nothing follows.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use xe_vfio_device::stream::frame::{FRAME_MAX, PREAMBLE_SIZE, Preamble};
+use xe_vfio_device::stream::{
+    AttemptId, DecodeError, Limits, Manifest, Opening, Reader, StreamError, Totals,
+};
+use xe_vfio_device::xe::{Account, Expectation, Parser};
+
+/// What was found, as far as the file is good.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// The stream's first bytes, when they are good.
+    pub preamble: Option<Preamble>,
+    /// Who the stream is of.
+    pub manifest: Option<Manifest>,
+    /// Bytes of state and stream, and data frames.
+    pub totals: Totals,
+    /// Payload bytes of the smallest and the largest data frame.
+    pub frame_sizes: Option<(u32, u32)>,
+    /// Packets.
+    pub account: Account,
+    /// Where it stops to be good.
+    pub fault: Option<Fault>,
+}
+
+/// The first thing that is wrong.
+#[derive(Debug)]
+pub struct Fault {
+    /// Offset in the file of the piece at fault.
+    pub offset: u64,
+    /// Which part of the format.
+    pub part: &'static str,
+    /// What is wrong.
+    pub error: Box<dyn Error + Send + Sync>,
+}
+
+/// A file that bears an attempt's id is a connection that somebody has recorded.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "The file bears the id {0} of an attempt, and files bear none: it was recorded from a connection, and is not restored as it is"
+)]
+struct OfAnAttempt(AttemptId);
+
+/// Walks a file; `bar` is told how far.
+///
+/// # Errors
+/// When the file cannot be opened. Everything else is a [`Fault`].
+pub fn walk(path: &Path, bar: &ProgressBar) -> io::Result<Walk> {
+    let mut file = File::open(path)?;
+    let mut walk = Walk {
+        file_bytes: file.metadata()?.len(),
+        ..Walk::default()
+    };
+    bar.set_length(walk.file_bytes);
+    let mut head = [0; PREAMBLE_SIZE];
+    if file.read_exact(&mut head).is_ok() {
+        walk.preamble = Preamble::decode(&head).ok();
+    }
+    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let limits = Limits {
+        frame: FRAME_MAX,
+        ..Limits::default()
+    };
+    match Opening::read(file, &limits) {
+        Ok((manifest, reader)) => {
+            let expectation = Expectation::of(&manifest).sent_by(&manifest);
+            walk.manifest = Some(manifest);
+            walk.frames(reader, expectation, bar);
+        }
+        Err(error) => walk.fault = Some(of_stream(error, 0)),
+    }
+    Ok(walk)
+}
+
+impl Walk {
+    fn frames(
+        &mut self,
+        mut reader: Reader<BufReader<File>>,
+        expectation: Expectation,
+        bar: &ProgressBar,
+    ) {
+        let (mut parser, mut buffer) = (Parser::new(expectation), Vec::new());
+        let attempt = reader.attempt();
+        self.totals = reader.totals();
+        if attempt != AttemptId::NONE {
+            self.fault = Some(fault(32, "attempt", OfAnAttempt(attempt)));
+            return;
+        }
+        loop {
+            let at = reader.totals().wire_bytes;
+            let payload = match reader.next(&mut buffer) {
+                Ok(Some(payload)) => payload,
+                Ok(None) => break,
+                Err(error) => {
+                    self.fault = Some(of_stream(error, at));
+                    break;
+                }
+            };
+            let size = payload.len() as u32;
+            let (least, most) = self.frame_sizes.unwrap_or((size, size));
+            self.frame_sizes = Some((least.min(size), most.max(size)));
+            if let Err(error) = parser.observe(payload) {
+                self.fault = Some(fault(at, "packets", error));
+                break;
+            }
+            bar.set_position(at);
+        }
+        self.totals = reader.totals();
+        self.account = parser.account().clone();
+        if self.fault.is_some() {
+            return;
+        }
+        let end = self.totals.wire_bytes;
+        let finished = match parser.finish() {
+            Ok(account) => reader
+                .finish_file(&account)
+                .map_err(|error| of_stream(error, end)),
+            Err(error) => Err(fault(end, "packets", error)),
+        };
+        self.fault = finished.err();
+    }
+}
+
+fn of_stream(error: StreamError, at: u64) -> Fault {
+    let (offset, part) = match &error {
+        StreamError::Decode(DecodeError { offset, place, .. }) => {
+            use xe_vfio_device::stream::Place;
+            let part = match place {
+                Place::Preamble => "preamble",
+                Place::Manifest => "manifest",
+                Place::Frame(_) => "frame",
+                Place::End => "end",
+            };
+            (*offset, part)
+        }
+        StreamError::Aborted { .. } => (at, "abort"),
+        StreamError::Account(_) => (at, "account"),
+        StreamError::Io { .. } => (at, "file"),
+        StreamError::Manifest(_) | StreamError::Over | StreamError::Unfinished => (at, "stream"),
+    };
+    fault(offset, part, error)
+}
+
+fn fault(offset: u64, part: &'static str, error: impl Into<Box<dyn Error + Send + Sync>>) -> Fault {
+    Fault {
+        offset,
+        part,
+        error: error.into(),
+    }
+}
