@@ -15,6 +15,7 @@ mod device;
 mod faults;
 mod fd;
 mod features;
+mod files;
 mod forbidden;
 mod pairs;
 mod process;
@@ -143,6 +144,7 @@ pub fn all() -> Vec<Behaviour> {
         forbidden::behaviours(),
         arcs::behaviours(),
         fd::behaviours(),
+        files::behaviours(),
         read::behaviours(),
         write::behaviours(),
         restore::behaviours(),

@@ -63,6 +63,17 @@ next! {
     lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t;
     fsync(fd: c_int) -> c_int;
     fdatasync(fd: c_int) -> c_int;
+    ftruncate(fd: c_int, size: off_t) -> c_int;
+    fallocate(fd: c_int, mode: c_int, offset: off_t, len: off_t) -> c_int;
+    posix_fallocate(fd: c_int, offset: off_t, len: off_t) -> c_int;
+    fchmod(fd: c_int, mode: mode_t) -> c_int;
+    fchown(fd: c_int, user: libc::uid_t, group: libc::gid_t) -> c_int;
+    fsetxattr(fd: c_int, name: *const c_char, value: *const c_void, size: size_t, flags: c_int) -> c_int;
+    flock(fd: c_int, operation: c_int) -> c_int;
+    sync_file_range(fd: c_int, offset: off_t, len: off_t, flags: c_uint) -> c_int;
+    readahead(fd: c_int, offset: off_t, count: size_t) -> ssize_t;
+    preadv2(fd: c_int, iov: *const libc::iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t;
+    pwritev2(fd: c_int, iov: *const libc::iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t;
     splice(from: c_int, from_off: *mut off_t, to: c_int, to_off: *mut off_t, len: size_t, flags: c_uint) -> ssize_t;
     sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t;
     copy_file_range(from: c_int, from_off: *mut off_t, to: c_int, to_off: *mut off_t, len: size_t, flags: c_uint) -> ssize_t;

@@ -81,6 +81,9 @@ pub struct Up {
     /// Offer DMA_LOGGING_*
     #[arg(long)]
     dma_logging: bool,
+    /// Begin every restore at a packet, whatever was written before; the Xe PF goes on with a half-written one
+    #[arg(long)]
+    forget_half_packets: bool,
     /// Print the host as JSON
     #[arg(long)]
     json: bool,
@@ -111,6 +114,7 @@ impl Up {
             populate: self.populate,
             migration: !self.no_migration,
             dma_logging: self.dma_logging,
+            keep_half_packets: !self.forget_half_packets,
         }
     }
 

@@ -68,6 +68,9 @@ pub struct HostConfig {
     pub migration: bool,
     /// Whether DMA_LOGGING_* is offered.
     pub dma_logging: bool,
+    /// Whether a half-written or half-read packet stays with the VF over reset and close and is gone on with by the next
+    /// restore, as in the Xe PF, where only entering STOP_COPY forgets it.
+    pub keep_half_packets: bool,
 }
 
 impl Default for HostConfig {
@@ -94,6 +97,7 @@ impl Default for HostConfig {
             populate: false,
             migration: true,
             dma_logging: false,
+            keep_half_packets: true,
         }
     }
 }

@@ -199,11 +199,19 @@ impl Host {
         let mut held = Vec::new();
         for entry in fs::read_dir(&open).map_err(file_error("list", &open))? {
             let path = entry.map_err(file_error("list", &open))?.path();
+            // Not ready yet, and its maker is about to lock it.
+            if path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"new-"))
+            {
+                continue;
+            }
             // One that goes away meanwhile is not held.
             let Ok(file) = File::open(&path) else {
                 continue;
             };
-            if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            // Shared, so that somebody else who looks meanwhile does not take this look for an owner.
+            if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
                 held.push(path);
             }
         }

@@ -15,7 +15,12 @@ use super::restore::LoadState;
 use super::save::SaveState;
 use crate::shm::{LockInit, Plain, RobustMutex, Shareable};
 
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"hostsim1");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"hostsim2");
+
+/// `Live::wedged`: the PF has stopped the VF.
+pub(super) const STOPPED: u32 = 1;
+/// `Live::wedged`: a process died in the middle of a change, which no kernel would let it.
+pub(super) const TORN: u32 = 2;
 
 #[repr(C)]
 pub(super) struct Control {
@@ -34,7 +39,7 @@ pub(super) struct Control {
 pub(super) struct Live {
     /// uAPI number of the device state; changed by the holder of `transition`.
     pub state: AtomicU32,
-    /// 1 when the VF does nothing but wait for a reset, whatever `state` says.
+    /// Not 0 when the VF waits for a reset, whatever `state` says: [`STOPPED`] or [`TORN`].
     pub wedged: AtomicU32,
     /// 1 while the engine may work; changed by the holder of `engine`.
     pub gate: AtomicU32,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use guest::abi::{self, BLOCK_SIZE, BLOCK_WORDS, DESCRIPTOR_SIZE, RECORD_SIZE, reg, status};
 
-use super::control::EngineState;
+use super::control::{EngineState, TORN};
 use super::{Dma, Errno, Step, Vf};
 use crate::host::GGTT_PAGE;
 use crate::shm::Guard;
@@ -89,7 +89,7 @@ impl Vf {
         if engine.holder_died() {
             // A job was torn.
             self.set_gate(false);
-            self.control.live.wedged.store(1, Ordering::Release);
+            self.control.live.wedged.store(TORN, Ordering::Release);
         }
         engine
     }

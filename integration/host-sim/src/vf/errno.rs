@@ -25,6 +25,9 @@ errnos!(
 );
 
 impl Errno {
+    /// What the kernel calls "restart this system call"; a program only sees it where a driver keeps it for later.
+    pub const ERESTARTSYS: Self = Self(512);
+
     /// The errno called `name` (`"EIO"`), or the number that `name` spells.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::Errno;
 use super::control::Control;
 use super::op::Op;
-use super::{Errno, wait};
+use super::wait::{self, Signals};
 use crate::shm::Shared;
 
 /// Faults that a VF can have at a time.
@@ -193,7 +194,15 @@ impl Faults {
     /// # Errors
     /// The fault's errno; `EINTR` when a signal ended its sleep.
     pub fn check(&self, op: Op) -> Result<u64, Errno> {
-        self.check_with(op, wait::interruptible)
+        if !self.is_armed(op) {
+            return Ok(u64::MAX);
+        }
+        self.check_within(op, &Signals::held_back())
+    }
+
+    /// As [`Self::check`], for an operation that holds signals back from its beginning.
+    pub(super) fn check_within(&self, op: Op, signals: &Signals) -> Result<u64, Errno> {
+        self.check_with(op, |time| signals.sleep(time))
     }
 
     /// As [`Self::check`], for an operation that the kernel waits for whatever signals come.
@@ -204,8 +213,12 @@ impl Faults {
         })
     }
 
-    fn check_with(&self, op: Op, sleep: fn(Duration) -> Result<(), Errno>) -> Result<u64, Errno> {
-        if self.control.armed.load(Ordering::Acquire) & (1 << op.code()) == 0 {
+    fn check_with(
+        &self,
+        op: Op,
+        sleep: impl Fn(Duration) -> Result<(), Errno>,
+    ) -> Result<u64, Errno> {
+        if !self.is_armed(op) {
             return Ok(u64::MAX);
         }
         let hits = self.change(|table| table.call(op));
@@ -224,6 +237,10 @@ impl Faults {
             }
         }
         answer.map(|()| most)
+    }
+
+    fn is_armed(&self, op: Op) -> bool {
+        self.control.armed.load(Ordering::Acquire) & (1 << op.code()) != 0
     }
 
     /// Sets a fault.

@@ -47,13 +47,15 @@ pub enum Op {
     Flr,
     /// Production of one packet in the PF: an errno makes the save fail.
     Producer,
+    /// Use of one packet in the PF: an errno makes the restore fail behind a write that succeeds.
+    Consumer,
     /// One arc, before anything of it is done.
     Arc(Arc),
 }
 
 impl Op {
     /// Every operation. Its place here, from 0, is its code in shared memory.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::OpenGroup,
         Self::OpenCdev,
         Self::GetDeviceFd,
@@ -72,6 +74,7 @@ impl Op {
         Self::Write,
         Self::Flr,
         Self::Producer,
+        Self::Consumer,
         Self::Arc(ARCS[0]),
         Self::Arc(ARCS[1]),
         Self::Arc(ARCS[2]),
@@ -112,6 +115,7 @@ impl fmt::Display for Op {
             Self::Write => "write",
             Self::Flr => "flr",
             Self::Producer => "producer",
+            Self::Consumer => "consumer",
             Self::Arc(arc) => return write!(f, "arc:{arc}"),
         })
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use guest::abi::{self, reg};
 
+use super::control::TORN;
 use super::op::Op;
 use super::state::State;
 use super::{Errno, Vf};
@@ -60,7 +61,7 @@ impl Vf {
         let mut engine = self.lock_engine();
         if self.clear_memory().is_err() {
             transition.in_flight = 0;
-            live.wedged.store(1, Ordering::Release);
+            live.wedged.store(TORN, Ordering::Release);
             live.flr.store(0, Ordering::Relaxed);
             return Err(Errno::EIO);
         }

@@ -2,13 +2,14 @@
 //! write of the data fd: bytes in any pieces, packets out.
 //!
 //! [`LoadState::feed`] is a parser without I/O: what packets change goes to a [`Sink`]. As in the kernel, a bad header or descriptor
-//! fails the write that completes it, while a bad payload is found later: the write that carried it succeeds, a later
-//! one and leaving RESUMING answer EIO.
+//! fails the write that completes it, while a bad payload is found later: the write that carried it succeeds, a later one
+//! that completes a packet and leaving RESUMING answer EIO. [`Pending`], the packet that is not complete, belongs to the
+//! VF and not to a restore: the next one goes on with it, unless a save began in between.
 
 use super::Errno;
 use super::guc::{HEAD_SIZE, Payload};
 use super::packet::{
-    HEADER_SIZE, Header, KEY_DEVICE_ID, KEY_REVISION_ID, Kind, MMIO_SIZE, VERSION,
+    HEADER_SIZE, Header, KEY_DEVICE_ID, KEY_REVISION_ID, Kind, MMIO_SIZE, Packet, VERSION,
 };
 use crate::host::HostConfig;
 
@@ -25,11 +26,14 @@ pub(super) trait Sink {
     fn mmio(&mut self, gt: u8, bytes: &[u8; MMIO_SIZE as usize]);
     /// The engine's state.
     fn engine(&mut self, head: &[u8; HEAD_SIZE]);
+    /// The PF turns to a packet: an error other than `EINTR` makes the restore fail.
+    fn turn_to_packet(&mut self) -> Result<(), Errno>;
 }
 
-/// Where a restore stands; all zeros is its beginning.
+/// A packet that has been written in part; all zeros is none.
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
-pub(super) struct LoadState {
+pub(super) struct Pending {
     header: [u8; HEADER_SIZE],
     /// Bytes in `header`.
     have: u32,
@@ -38,15 +42,48 @@ pub(super) struct LoadState {
     /// Bytes of the payload that were taken.
     position: u64,
     /// The beginning of the payload, or the KLV dword that is being collected.
-    small: [u8; HEAD_SIZE],
+    small: Small,
     /// Dwords that the current KLV still has.
     klv_left: u32,
     /// Key of the current KLV until its first dword was seen.
     klv_key: u32,
     /// Errno with which the descriptor will be refused.
     descriptor: i32,
-    /// 1 when the current packet will make the restore fail.
+    /// 1 when the packet will make the restore fail.
     bad: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Small([u8; HEAD_SIZE]);
+
+impl Default for Small {
+    fn default() -> Self {
+        Self([0; HEAD_SIZE])
+    }
+}
+
+impl Pending {
+    /// A packet of a save of which `read` bytes, header included and at least one, have been read: `payload` is what of
+    /// them was payload, as far as it is kept.
+    pub fn half_read(packet: &Packet, read: u64, payload: [u8; HEAD_SIZE]) -> Self {
+        let header = HEADER_SIZE as u64;
+        Self {
+            header: packet.header().encode(),
+            have: read.min(header) as u32,
+            in_payload: u32::from(read >= header),
+            position: read.saturating_sub(header),
+            small: Small(payload),
+            ..Self::default()
+        }
+    }
+}
+
+/// Where a restore stands; all zeros is its beginning.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct LoadState {
+    pub pending: Pending,
     /// 1 when the restore has failed.
     pub failed: u32,
     /// 1 when the trailer was taken.
@@ -57,21 +94,10 @@ pub(super) struct LoadState {
 }
 
 impl LoadState {
-    pub fn begin() -> Self {
+    pub fn begin(pending: Pending) -> Self {
         Self {
-            header: [0; HEADER_SIZE],
-            have: 0,
-            in_payload: 0,
-            position: 0,
-            small: [0; HEAD_SIZE],
-            klv_left: 0,
-            klv_key: 0,
-            descriptor: 0,
-            bad: 0,
-            failed: 0,
-            trailer: 0,
-            refused: 0,
-            reserved: 0,
+            pending,
+            ..Self::default()
         }
     }
 
@@ -85,39 +111,45 @@ impl LoadState {
         mut bytes: &[u8],
         sink: &mut dyn Sink,
     ) -> Result<(), Errno> {
-        if self.failed != 0 {
-            return Err(Errno::EIO);
-        }
         if self.refused != 0 {
             return Err(Errno(self.refused));
         }
+        // The PF works behind the writes: what fails in it now is seen by the next one.
+        let known = self.failed != 0;
         while !bytes.is_empty() {
-            let taken = match self.in_payload {
+            let taken = match self.pending.in_payload {
                 0 => self.take_header(config, bytes),
                 _ => self.take_payload(config, bytes, sink),
             };
-            let taken = taken.and_then(|n| self.finish_packet(config, sink).map(|()| n));
-            let n = taken.inspect_err(|errno| self.refused = errno.0)?;
+            let taken = taken.and_then(|n| self.finish_packet(config, known, sink).map(|()| n));
+            let n = taken.inspect_err(|errno| {
+                // The packet is gone. After a refusal of what was written nothing more is taken.
+                self.pending = Pending::default();
+                if !matches!(*errno, Errno::EIO | Errno::EINTR) {
+                    self.refused = errno.0;
+                }
+            })?;
             bytes = &bytes[n..];
         }
         Ok(())
     }
 
     fn take_header(&mut self, config: &HostConfig, bytes: &[u8]) -> Result<usize, Errno> {
-        if self.trailer != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let have = self.have as usize;
+        let pending = &mut self.pending;
+        let have = pending.have as usize;
         let n = bytes.len().min(HEADER_SIZE - have);
-        self.header[have..have + n].copy_from_slice(&bytes[..n]);
-        self.have += n as u32;
-        if self.have as usize == HEADER_SIZE {
-            let header = Header::decode(&self.header);
+        pending.header[have..have + n].copy_from_slice(&bytes[..n]);
+        pending.have += n as u32;
+        if pending.have as usize == HEADER_SIZE {
+            let header = Header::decode(&pending.header);
             check_header(&header, config)?;
-            self.bad = u32::from(is_bad(&header, config));
-            self.in_payload = 1;
-            self.position = 0;
-            (self.klv_left, self.klv_key, self.descriptor) = (0, 0, 0);
+            *pending = Pending {
+                header: pending.header,
+                have: pending.have,
+                in_payload: 1,
+                bad: u32::from(is_bad(&header, config)),
+                ..Pending::default()
+            };
         }
         Ok(n)
     }
@@ -128,42 +160,84 @@ impl LoadState {
         bytes: &[u8],
         sink: &mut dyn Sink,
     ) -> Result<usize, Errno> {
-        let header = Header::decode(&self.header);
-        let left = header.size - self.position;
+        // Nothing more is restored once the restore has failed or come to its end.
+        let unused = self.failed != 0 || self.trailer != 0;
+        let pending = &mut self.pending;
+        let header = Header::decode(&pending.header);
+        let left = header.size - pending.position;
         let n = usize::try_from(left).map_or(bytes.len(), |left| bytes.len().min(left));
         let bytes = &bytes[..n];
-        let at = self.position;
+        let at = pending.position;
         match Kind::from_raw(header.kind) {
-            Some(Kind::Descriptor) => self.take_klvs(config, bytes),
-            _ if self.bad != 0 => {}
+            Some(Kind::Descriptor) => pending.take_klvs(config, bytes),
+            _ if unused || pending.bad != 0 || header.tile != 0 => {}
             Some(Kind::Vram) => sink.vram(header.offset + at, bytes)?,
             Some(Kind::Ggtt) => sink.ggtt(at, bytes)?,
-            Some(Kind::Mmio) => self.keep(at, bytes),
+            Some(Kind::Mmio) => pending.keep(at, bytes),
             Some(Kind::Guc) if header.gt == 0 => {
-                self.keep(at, bytes);
+                pending.keep(at, bytes);
                 // The pattern hangs on the whole head, so it is compared once that is there.
                 let skip = usize::try_from(HEAD_SIZE as u64 - at.min(HEAD_SIZE as u64))
                     .unwrap_or(0)
                     .min(n);
                 let pattern = &bytes[skip..];
                 if !pattern.is_empty()
-                    && !Payload::main(&self.small).holds(at + skip as u64, pattern)
+                    && !Payload::main(&pending.small.0).holds(at + skip as u64, pattern)
                 {
-                    self.bad = 1;
+                    pending.bad = 1;
                 }
             }
-            Some(Kind::Guc) => self.bad = u32::from(!Payload::media().holds(at, bytes)),
+            Some(Kind::Guc) => pending.bad = u32::from(!Payload::media().holds(at, bytes)),
             Some(Kind::Trailer) | None => {}
         }
-        self.position += n as u64;
+        pending.position += n as u64;
         Ok(n)
     }
 
+    /// When the packet is complete: what it is good for.
+    fn finish_packet(
+        &mut self,
+        config: &HostConfig,
+        known: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Errno> {
+        let header = Header::decode(&self.pending.header);
+        if self.pending.in_payload == 0 || self.pending.position < header.size {
+            return Ok(());
+        }
+        let packet = std::mem::take(&mut self.pending);
+        let main = header.tile == 0 && header.gt == 0;
+        match Kind::from_raw(header.kind) {
+            Some(Kind::Descriptor) => packet.check_descriptor(&header),
+            Some(Kind::Trailer) if !main || header.offset != 0 || header.size != 0 => {
+                Err(Errno::EINVAL)
+            }
+            Some(Kind::Trailer) => {
+                self.trailer = 1;
+                Ok(())
+            }
+            _ if header.kind == 0 || header.tile != 0 => Err(Errno::EINVAL),
+            _ if known => Err(Errno::EIO),
+            _ if self.failed != 0 || self.trailer != 0 => Ok(()),
+            kind => {
+                match sink.turn_to_packet() {
+                    Err(Errno::EINTR) => return Err(Errno::EINTR),
+                    Err(_) => self.failed = 1,
+                    Ok(()) if packet.bad != 0 => self.failed = 1,
+                    Ok(()) => packet.apply(kind, &header, config, sink),
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Pending {
     /// Keeps what belongs to the beginning of the payload.
     fn keep(&mut self, at: u64, bytes: &[u8]) {
         if let Some(room) = usize::try_from(at)
             .ok()
-            .and_then(|at| self.small.get_mut(at..))
+            .and_then(|at| self.small.0.get_mut(at..))
         {
             let n = room.len().min(bytes.len());
             room[..n].copy_from_slice(&bytes[..n]);
@@ -173,9 +247,9 @@ impl LoadState {
     fn take_klvs(&mut self, config: &HostConfig, bytes: &[u8]) {
         for (byte, at) in bytes.iter().zip(self.position..) {
             let slot = (at % 4) as usize;
-            self.small[slot] = *byte;
+            self.small.0[slot] = *byte;
             if slot == 3 {
-                let [a, b, c, d, ..] = self.small;
+                let [a, b, c, d, ..] = self.small.0;
                 self.take_klv_dword(config, u32::from_le_bytes([a, b, c, d]));
             }
         }
@@ -198,50 +272,36 @@ impl LoadState {
         self.klv_key = 0;
     }
 
-    /// When the packet is complete: what it is good for.
-    fn finish_packet(&mut self, config: &HostConfig, sink: &mut dyn Sink) -> Result<(), Errno> {
-        let header = Header::decode(&self.header);
-        if self.in_payload == 0 || self.position < header.size {
-            return Ok(());
+    fn check_descriptor(&self, header: &Header) -> Result<(), Errno> {
+        let misplaced = header.tile != 0 || header.gt != 0 || !header.size.is_multiple_of(4);
+        match (misplaced, self.descriptor, self.klv_left) {
+            (true, _, _) => Err(Errno::EINVAL),
+            (false, 0, 0) => Ok(()),
+            (false, 0, _) => Err(Errno::EINVAL),
+            (false, errno, _) => Err(Errno(errno)),
         }
-        (self.in_payload, self.have) = (0, 0);
-        if self.bad != 0 {
-            self.failed = 1;
-            return Ok(());
-        }
-        // After a packet that failed nothing more is restored.
-        match Kind::from_raw(header.kind) {
-            Some(Kind::Descriptor) => {
-                let torn = self.klv_left != 0 || !header.size.is_multiple_of(4);
-                return match (self.descriptor, torn) {
-                    (0, false) => Ok(()),
-                    (0, true) => Err(Errno::EINVAL),
-                    (errno, _) => Err(Errno(errno)),
-                };
-            }
-            Some(Kind::Trailer) => self.trailer = 1,
-            _ if self.failed != 0 => {}
+    }
+
+    /// Applies what was not applied as it came.
+    fn apply(&self, kind: Option<Kind>, header: &Header, config: &HostConfig, sink: &mut dyn Sink) {
+        match kind {
             Some(Kind::Mmio) => {
-                sink.mmio(header.gt, self.small[..16].try_into().unwrap_or(&[0; 16]));
+                sink.mmio(header.gt, self.small.0[..16].try_into().unwrap_or(&[0; 16]));
             }
             Some(Kind::Guc) if header.gt == 0 && header.size == config.guc => {
-                sink.engine(&self.small);
+                sink.engine(&self.small.0);
             }
-            Some(Kind::Guc | Kind::Ggtt | Kind::Vram) | None => {}
+            // The kernel skips what it does not know.
+            _ => {}
         }
-        Ok(())
     }
 }
 
-/// What the kernel refuses at once.
+/// What the kernel refuses as soon as the header is there.
 fn check_header(header: &Header, config: &HostConfig) -> Result<(), Errno> {
-    let gt_exists = header.tile == 0 && header.gt < config.gts;
-    let trailer_is_odd = header.kind == Kind::Trailer as u8
-        && (header.gt != 0 || header.offset != 0 || header.size != 0);
-    if header.version != VERSION || header.kind == 0 || !gt_exists || trailer_is_odd {
-        return Err(Errno::EINVAL);
-    }
-    if header.size > MOST_PAYLOAD {
+    if header.version != VERSION || header.gt >= config.gts {
+        Err(Errno::EINVAL)
+    } else if header.size > MOST_PAYLOAD {
         Err(Errno::ENOMEM)
     } else {
         Ok(())
@@ -252,7 +312,7 @@ fn check_header(header: &Header, config: &HostConfig) -> Result<(), Errno> {
 fn is_bad(header: &Header, config: &HostConfig) -> bool {
     let main = header.gt == 0;
     match Kind::from_raw(header.kind) {
-        Some(Kind::Descriptor | Kind::Trailer) => false,
+        Some(Kind::Descriptor | Kind::Trailer) | None => false,
         Some(Kind::Ggtt) => !main || header.size != u64::from(config.ggtt_entries()) * 8,
         Some(Kind::Mmio) => header.size != MMIO_SIZE,
         Some(Kind::Guc) => header.size != config.guc,
@@ -263,6 +323,5 @@ fn is_bad(header: &Header, config: &HostConfig) -> bool {
                     .checked_add(header.size)
                     .is_none_or(|end| end > config.vram)
         }
-        None => true,
     }
 }

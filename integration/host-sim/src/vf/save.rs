@@ -12,6 +12,7 @@ use guest::abi;
 use super::guc::{HEAD_SIZE, Payload};
 use super::op::Op;
 use super::packet::{self, HEADER_SIZE, Kind, Packet};
+use super::wait::Signals;
 use super::{Errno, SessionId, Vf, session};
 use crate::shm::bulk;
 
@@ -21,7 +22,7 @@ pub(super) struct SaveState {
     /// Packets taken from the producers.
     pub consumed: u64,
     /// Bytes of the last of them, header included, that have not been read.
-    left: u64,
+    pub left: u64,
     /// 1 when production failed.
     pub failed: u32,
     /// 1 when a signal lost bytes.
@@ -49,32 +50,40 @@ impl Vf {
     /// read of the data fd: the bytes copied, 0 at the end again and again. Blocks while a producer is stuck.
     ///
     /// # Errors
-    /// `ENODEV` for a dead session, `EBADF` for one that loads, `EIO` when the save failed or a signal spoilt it, `EINTR`
-    /// when a signal came while it waited.
+    /// `ENODEV` for a dead session, `EBADF` for one that loads, `EIO` when the save failed, `EINTR` when a signal came while it
+    /// waited, and errno 512 in every read of that save after it.
     pub fn data_read(&self, id: SessionId, buf: &mut [u8]) -> Result<usize, Errno> {
+        let signals = Signals::held_back();
         let mut session = self.lock_data();
         session.check(id, session::SAVES)?;
         let _moving = self.moving();
         let begun = self.transfer_begins();
         let state = &mut session.save;
-        let result = self.fill(state, buf);
-        match result {
-            Ok(n) => self.transfer_ends(begun, n),
-            Err(Errno::EINTR) => state.spoilt = 1,
-            Err(_) => {}
+        let result = self.fill(state, buf, &signals);
+        if let Ok(n) = result {
+            self.transfer_ends(begun, n);
         }
         result
     }
 
-    fn fill(&self, state: &mut SaveState, buf: &mut [u8]) -> Result<usize, Errno> {
-        let most = self.faults.check(Op::Read)?;
-        if state.failed != 0 || state.spoilt != 0 {
-            return Err(Errno::EIO);
+    fn fill(
+        &self,
+        state: &mut SaveState,
+        buf: &mut [u8],
+        signals: &Signals,
+    ) -> Result<usize, Errno> {
+        let most = self.faults.check_within(Op::Read, signals)?;
+        match (state.failed, state.spoilt) {
+            _ if buf.is_empty() => return Ok(0),
+            (0, 0) => {}
+            // The PF keeps the error that ended its wait.
+            (0, _) => return Err(Errno::ERESTARTSYS),
+            _ => return Err(Errno::EIO),
         }
         let len = usize::try_from(most).map_or(buf.len(), |most| buf.len().min(most));
         let mut filled = 0;
         while filled < len {
-            if state.left == 0 && !self.take_packet(state)? {
+            if state.left == 0 && !self.take_packet(state, signals)? {
                 break;
             }
             let Some(packet) = self.plan.packet(state.consumed - 1) else {
@@ -94,14 +103,17 @@ impl Vf {
     }
 
     /// Takes the next packet from its producer; false at the end of the stream.
-    fn take_packet(&self, state: &mut SaveState) -> Result<bool, Errno> {
+    fn take_packet(&self, state: &mut SaveState, signals: &Signals) -> Result<bool, Errno> {
         let Some(packet) = self.plan.packet(state.consumed) else {
             return Ok(false);
         };
         if packet.is_produced() {
-            match self.faults.check(Op::Producer) {
+            match self.faults.check_within(Op::Producer, signals) {
                 Ok(_) => {}
-                Err(Errno::EINTR) => return Err(Errno::EINTR),
+                Err(Errno::EINTR) => {
+                    state.spoilt = 1;
+                    return Err(Errno::EINTR);
+                }
                 Err(_) => {
                     state.failed = 1;
                     return Err(Errno::EIO);
@@ -111,6 +123,15 @@ impl Vf {
         state.consumed += 1;
         state.left = packet.size + HEADER_SIZE as u64;
         Ok(true)
+    }
+
+    /// Takes away the packet that is half read, when there is one: itself, and how much of it, header included, was read.
+    pub(super) fn take_half_read(&self, state: &mut SaveState) -> Option<(Packet, u64)> {
+        let left = std::mem::take(&mut state.left);
+        let packet = self.plan.packet(state.consumed.checked_sub(1)?)?;
+        let read = (packet.size + HEADER_SIZE as u64).checked_sub(left)?;
+        // Descriptor and trailer are kept apart.
+        (left > 0 && read > 0 && packet.is_produced()).then_some((packet, read))
     }
 
     /// Copies bytes of `packet` from `position` on, from its header or its payload: as many as come at a time.

@@ -6,9 +6,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::control::TransitionState;
+use super::control::{STOPPED, TORN, TransitionState};
 use super::op::Op;
-use super::restore::LoadState;
 use super::save::SaveState;
 use super::state::{ARCS, Arc, State, next_arc};
 use super::{Errno, Transition, Vf, session};
@@ -56,16 +55,16 @@ impl Vf {
     /// SET of the device state: walks there arc by arc. To the current state: nothing, no fd.
     ///
     /// # Errors
-    /// `ENOTTY` without migration; `EINVAL` for a state that the device does not have, after which the VF is stopped and every
-    /// arc `EPERM` until a reset; `EIO` on leaving STOP_COPY before the producers are done, or RESUMING after a
-    /// restore that failed; `ETIMEDOUT` on leaving RESUMING without a trailer. The VF is in the last state reached, and a
+    /// `ENOTTY` without migration; `EINVAL` for a state that the device does not have, after which the VF is stopped until a
+    /// reset: what the PF has a part in is `EPERM`, leaving STOP_COPY and RESUMING `EIO`; `EIO` too on leaving STOP_COPY
+    /// before the producers are done, or RESUMING after a restore that failed; `ETIMEDOUT` on leaving RESUMING without a trailer. The VF is in the last state reached, and a
     /// data fd whose state was to be left is dead in any case.
     pub fn set_state(&self, target: u32) -> Result<Transition, Errno> {
         self.offered()?;
         let mut transition = self.lock_transition();
         self.faults.check(Op::SetState)?;
         let Some(target) = State::from_raw(target) else {
-            self.wedge();
+            self.wedge(STOPPED);
             return Err(Errno::EINVAL);
         };
         let mut answer = Transition::None;
@@ -92,7 +91,7 @@ impl Vf {
         arc: Arc,
         transition: &mut Guard<'_, TransitionState>,
     ) -> Result<Transition, Errno> {
-        if self.control.live.wedged.load(Ordering::Acquire) != 0 {
+        if self.control.live.wedged.load(Ordering::Acquire) == TORN {
             return Err(Errno::EPERM);
         }
         let number = ARCS
@@ -102,6 +101,10 @@ impl Vf {
             .unwrap_or(0);
         self.control.live.arc.store(number, Ordering::Relaxed);
         transition.in_flight = 1;
+        if matches!(arc.from, State::StopCopy | State::Resuming) {
+            // The driver ends the fd's life before it asks the PF.
+            self.end_session(&mut self.lock_data());
+        }
         let result = self
             .faults
             .check(Op::Arc(arc))
@@ -114,7 +117,16 @@ impl Vf {
     fn do_arc(&self, arc: Arc) -> Result<Transition, Errno> {
         use State::{Resuming, Running, RunningP2p, Stop, StopCopy};
         let mut answer = Transition::None;
+        let stopped = self.control.live.wedged.load(Ordering::Acquire) != 0;
         match (arc.from, arc.to) {
+            // The PF has no part in these two.
+            (RunningP2p, Stop) | (Stop, RunningP2p) => {}
+            (StopCopy | Resuming, Stop) if stopped => return Err(Errno::EIO),
+            (_, StopCopy) if stopped => {
+                Self::forget_half_packets(&mut self.lock_data());
+                return Err(Errno::EPERM);
+            }
+            _ if stopped => return Err(Errno::EPERM),
             (Running, RunningP2p) => {
                 std::thread::sleep(Duration::from_millis(self.config.suspend_ms.into()));
                 // Waits for the job in progress.
@@ -132,13 +144,14 @@ impl Vf {
             (Stop, StopCopy) => {
                 let mut session = self.lock_data();
                 let (head, scratch) = self.snapshot();
+                Self::forget_half_packets(&mut session);
                 session.save = SaveState::begin(head, scratch);
                 answer = Transition::Save(self.start_session(&mut session, session::SAVES));
             }
             (StopCopy, Stop) => self.leave_stop_copy()?,
             (Stop, Resuming) => {
                 let mut session = self.lock_data();
-                session.load = LoadState::begin();
+                self.begin_load(&mut session);
                 answer = Transition::Load(self.start_session(&mut session, session::LOADS));
             }
             (Resuming, Stop) => self.leave_resuming()?,
@@ -152,8 +165,7 @@ impl Vf {
     }
 
     fn leave_stop_copy(&self) -> Result<(), Errno> {
-        let mut session = self.lock_data();
-        self.end_session(&mut session);
+        let session = self.lock_data();
         let done =
             self.plan.producers_done(session.save.consumed) && !self.faults.producer_is_stuck();
         if session.save.failed == 0 && done {
@@ -165,8 +177,7 @@ impl Vf {
 
     fn leave_resuming(&self) -> Result<(), Errno> {
         let (failed, trailer) = {
-            let mut session = self.lock_data();
-            self.end_session(&mut session);
+            let session = self.lock_data();
             (session.load.failed != 0, session.load.trailer != 0)
         };
         match (failed, trailer) {
@@ -185,15 +196,15 @@ impl Vf {
         if transition.holder_died() && transition.in_flight != 0 {
             transition.in_flight = 0;
             self.control.live.arc.store(0, Ordering::Relaxed);
-            self.wedge();
+            self.wedge(TORN);
         }
         transition
     }
 
     /// Stops the VF until it is reset.
-    fn wedge(&self) {
+    fn wedge(&self, why: u32) {
         let _engine = self.lock_engine();
         self.set_gate(false);
-        self.control.live.wedged.store(1, Ordering::Release);
+        self.control.live.wedged.store(why, Ordering::Release);
     }
 }

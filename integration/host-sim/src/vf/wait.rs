@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Waiting as the kernel does: interruptible by a signal, or not.
 
-// nanosleep is called by hand, because the standard library's sleep goes on after a signal.
+// The thread's signal mask is changed for a wait, and ppoll is called by hand.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use super::Errno;
@@ -11,19 +12,77 @@ use super::Errno;
 /// Time between two looks at something that another process may change.
 pub(super) const POLL: Duration = Duration::from_millis(1);
 
-/// Sleeps for `time`.
+/// Signals held back on this thread, as in a system call: they are delivered where it sleeps, and when this is dropped.
 ///
-/// # Errors
-/// `EINTR` as soon as a signal handler ran on this thread, whatever its SA_RESTART.
-pub(super) fn interruptible(time: Duration) -> Result<(), Errno> {
-    let request = libc::timespec {
-        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: time.subsec_nanos().into(),
-    };
-    // SAFETY: `request` is a valid time; the remainder is not asked for.
-    match unsafe { libc::nanosleep(&raw const request, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(Errno::last()),
+/// Between two sleeps no signal can pass unseen, so that one is enough to end a wait that is made of many.
+pub(super) struct Signals {
+    mask: libc::sigset_t,
+    /// A mask is the thread's.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Signals {
+    /// Holds them back, but for those that a thread causes itself.
+    pub fn held_back() -> Self {
+        let mut all = MaybeUninit::uninit();
+        let mut mask = MaybeUninit::uninit();
+        // SAFETY: both sets are there to be written; the old mask is written whenever the call succeeds, which it does for
+        // valid arguments.
+        let mask = unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            for fault in [
+                libc::SIGSEGV,
+                libc::SIGBUS,
+                libc::SIGFPE,
+                libc::SIGILL,
+                libc::SIGTRAP,
+            ] {
+                libc::sigdelset(all.as_mut_ptr(), fault);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), mask.as_mut_ptr());
+            mask.assume_init()
+        };
+        Self {
+            mask,
+            _not_send: std::marker::PhantomData,
+        }
+    }
+
+    /// Sleeps for `time`.
+    ///
+    /// # Errors
+    /// `EINTR` as soon as a signal handler ran on this thread, whatever its SA_RESTART, for a signal since these are held
+    /// back.
+    pub fn sleep(&self, time: Duration) -> Result<(), Errno> {
+        let time = libc::timespec {
+            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        // SAFETY: no descriptors, a valid time and a valid mask.
+        match unsafe {
+            libc::ppoll(
+                std::ptr::null_mut(),
+                0,
+                &raw const time,
+                &raw const self.mask,
+            )
+        } {
+            0 => Ok(()),
+            _ => Err(Errno::last()),
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: the mask that this thread had.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.mask,
+                std::ptr::null_mut(),
+            )
+        };
     }
 }
 

@@ -114,7 +114,13 @@ fn everything_but_read_and_write_answers_its_errno() {
                 libc::EINVAL
             );
             let mapped = libc::mmap(null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, data, 0);
-            assert_eq!((mapped, errno(-1)), (libc::MAP_FAILED, libc::ENODEV));
+            // The access mode is looked at first.
+            let expected = if mode == libc::O_RDONLY {
+                libc::ENODEV
+            } else {
+                libc::EACCES
+            };
+            assert_eq!((mapped, errno(-1)), (libc::MAP_FAILED, expected));
             let epoll = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             assert_eq!(
                 errno(libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, data, &raw mut event).into()),
@@ -130,6 +136,140 @@ fn everything_but_read_and_write_answers_its_errno() {
         }
         assert_eq!(ioctl_value(device.vfio.as_raw_fd(), 0x3b6f, 0), Ok(0));
     }
+}
+
+/// Size, mode and number of blocks of each file that stands for something open, past everything that answers for it.
+fn open_files(host: &TestHost) -> Vec<(std::ffi::OsString, u64, u32, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let mut files: Vec<_> = std::fs::read_dir(host.host.open_dir())
+        .expect("the directory")
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let file = entry.metadata().expect("there");
+            (entry.file_name(), file.len(), file.mode(), file.blocks())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn calls_for_files_answer_as_for_what_has_no_file_and_touch_none_of_ours() {
+    let host = TestHost::new();
+    let device = host.by_group(1);
+    for (target, readable) in [(STOP_COPY, true), (RESUMING, false)] {
+        let data = set_state(device.vfio.as_raw_fd(), target).expect("SET");
+        let before = open_files(&host);
+        let mut byte = [0u8; 1];
+        let part = libc::iovec {
+            iov_base: byte.as_mut_ptr().cast(),
+            iov_len: 1,
+        };
+        let refused = |answer: i64, expected: i32, what: &str| {
+            assert_eq!(errno(answer), expected, "{what}, readable: {readable}");
+        };
+        let only = |mode: bool, expected| if mode { expected } else { libc::EBADF };
+        // SAFETY: plain system calls with buffers that live here.
+        unsafe {
+            refused(libc::ftruncate(data, 64).into(), libc::EINVAL, "ftruncate");
+            refused(
+                libc::fallocate(data, 0, 0, 4096).into(),
+                only(!readable, libc::ENODEV),
+                "fallocate",
+            );
+            assert_eq!(
+                libc::posix_fallocate(data, 0, 4096),
+                only(!readable, libc::ENODEV)
+            );
+            refused(libc::fchmod(data, 0).into(), libc::EOPNOTSUPP, "fchmod");
+            refused(libc::fchown(data, 1, 1).into(), libc::EOPNOTSUPP, "fchown");
+            refused(
+                libc::sync_file_range(data, 0, 0, 0).into(),
+                libc::ESPIPE,
+                "sync_file_range",
+            );
+            refused(
+                libc::readahead(data, 0, 1) as i64,
+                only(readable, libc::EINVAL),
+                "readahead",
+            );
+            refused(
+                libc::preadv2(data, &raw const part, 1, 0, 0) as i64,
+                libc::ESPIPE,
+                "preadv2",
+            );
+            refused(
+                libc::pwritev2(data, &raw const part, 1, -1, libc::RWF_APPEND) as i64,
+                only(!readable, libc::EOPNOTSUPP),
+                "pwritev2",
+            );
+            refused(
+                libc::fcntl(data, libc::F_SETLEASE, libc::F_RDLCK).into(),
+                libc::EINVAL,
+                "F_SETLEASE",
+            );
+            let name = c"user.x".as_ptr();
+            refused(
+                libc::fsetxattr(data, name, null_mut(), 0, 0).into(),
+                libc::EPERM,
+                "fsetxattr",
+            );
+            let flags = libc::O_WRONLY | libc::O_TRUNC;
+            assert_eq!(
+                open(&format!("/proc/self/fd/{data}"), flags),
+                Err(libc::ENXIO)
+            );
+        }
+        assert_eq!(
+            ioctl(data, libc::FIONREAD as u32, &mut 0),
+            Err(libc::ENOTTY)
+        );
+        assert_eq!(open_files(&host), before);
+        close(data);
+        assert_eq!(ioctl_value(device.vfio.as_raw_fd(), 0x3b6f, 0), Ok(0));
+    }
+}
+
+#[test]
+fn locks_of_a_program_do_not_make_its_fds_look_closed() {
+    let host = TestHost::new();
+    let device = host.by_group(1);
+    let fd = device.vfio.as_raw_fd();
+    let data = set_state(fd, STOP_COPY).expect("SET");
+    let held = host.host.held().expect("what is held");
+    for fd in [fd, data] {
+        for operation in [libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN] {
+            // SAFETY: integers.
+            assert_eq!(unsafe { libc::flock(fd, operation) }, 0);
+        }
+        // SAFETY: integers.
+        assert_eq!(errno(unsafe { libc::flock(fd, 0) }.into()), libc::EINVAL);
+    }
+    assert_eq!(host.host.held().expect("what is held"), held);
+    assert_eq!(open(&host.group(1), libc::O_RDWR), Err(libc::EBUSY));
+    close(data);
+}
+
+#[test]
+fn looking_at_what_is_held_makes_nothing_look_held() {
+    let host = TestHost::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                host.host.held().expect("what is held");
+            }
+        });
+        // The second open finds the first's file, closed a moment ago.
+        let opened = (0..300).all(|_| {
+            open(&host.group(1), libc::O_RDWR).is_ok_and(|fd| {
+                close(fd);
+                true
+            })
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(opened, "EBUSY for a group that nobody has open");
+    });
 }
 
 #[test]

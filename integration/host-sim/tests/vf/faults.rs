@@ -295,12 +295,76 @@ fn a_signal_ends_a_blocked_read_with_eintr_and_spoils_the_save() {
     for _ in 0..2 {
         assert_eq!(
             vf.data_read(id, &mut [0; 8]),
-            Err(Errno::EIO),
+            Err(Errno::ERESTARTSYS),
             "bytes are lost for good"
         );
     }
     vf.reset().expect("reset");
     save(&vf);
+}
+
+#[test]
+fn one_signal_is_enough_to_end_a_wait_whenever_it_comes() {
+    // SAFETY: the handler does nothing.
+    unsafe {
+        libc::signal(
+            libc::SIGUSR2,
+            ignore as extern "C" fn(libc::c_int) as libc::sighandler_t,
+        )
+    };
+    let host = TestHost::new(&small());
+    let vf = host.opened(1);
+    for round in 0..400u64 {
+        let id = begin_save(&vf);
+        add(&vf, Op::Producer, Effect::Stuck);
+        let reader = std::thread::spawn({
+            let vf = std::sync::Arc::clone(&vf);
+            move || vf.data_read(id, &mut vec![0; 1 << 20])
+        });
+        until("the reader", || {
+            vf.faults().list().iter().any(|f| f.fired == 1)
+        });
+        // At another moment of the reader's millisecond each time.
+        std::thread::sleep(Duration::from_micros(round * 7));
+        // SAFETY: the thread has not been joined, so its id is valid.
+        unsafe { libc::pthread_kill(reader.as_pthread_t(), libc::SIGUSR2) };
+        let begun = Instant::now();
+        while !reader.is_finished() && begun.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let interrupted = reader.is_finished();
+        vf.faults().clear(None);
+        assert!(interrupted, "the signal of round {round} was lost");
+        assert_eq!(reader.join().expect("no panic"), Err(Errno::EINTR));
+        vf.reset().expect("reset");
+    }
+}
+
+#[test]
+fn a_consumer_that_fails_is_eio_behind_the_write_that_carried_its_packet() {
+    let host = TestHost::new(&small());
+    let stream = save(&host.opened(2));
+    let vf = host.opened(1);
+    let effect = Effect::Errno(Errno::ENOMEM);
+    vf.faults()
+        .add(&FaultSpec {
+            op: Op::Consumer,
+            nth: 2,
+            count: 1,
+            effect,
+        })
+        .expect("room for a fault");
+    let id = begin_load(&vf);
+    // Descriptor and two GuC packets, of which the second cannot be used; then half of the GGTT, then the rest of it.
+    let second = 40 + 2 * (24 + 4096);
+    assert_eq!(vf.data_write(id, &stream[..second]), Ok(second));
+    assert_eq!(vf.data_write(id, &stream[second..second + 1000]), Ok(1000));
+    assert_eq!(vf.data_write(id, &stream[second + 1000..]), Err(Errno::EIO));
+    assert_eq!(vf.set_state(State::Stop as u32), Err(Errno::EIO));
+    assert_eq!(state(&vf), State::Resuming);
+    vf.reset().expect("reset");
+    save(&vf);
+    load(&vf, &stream);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod command;
 mod common;
 mod engine;
 mod faults;
+mod halves;
 mod processes;
 mod states;
 mod stream;

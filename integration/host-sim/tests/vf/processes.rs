@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One VF in two processes, one of which dies at a bad moment: this test binary starts itself for that.
+//! One VF in two processes, one of which dies at a bad moment: a forked child that opens the host for itself.
 
-use std::process::{Child, Command, Stdio};
+// A child is forked, waited for and killed.
+#![allow(unsafe_code)]
+
 use std::time::{Duration, Instant};
 
 use guest::abi::{self, reg};
@@ -10,27 +12,27 @@ use host_sim::vf::{Dma, Effect, Errno, FaultSpec, Op, State, Step, Vf};
 
 use crate::common::*;
 
-const ROLE: &str = "HOST_SIM_TEST_ROLE";
-const DIR: &str = "HOST_SIM_TEST_DIR";
-
 /// What another process does with VF 1.
-#[test]
-#[ignore = "the other process of the tests below"]
-fn other_process() {
-    let (Ok(role), Ok(dir)) = (std::env::var(ROLE), std::env::var(DIR)) else {
-        return;
-    };
-    let host = Host::open(dir.as_ref()).expect("the host");
-    let vf = host.vf(1).expect("a VF");
-    match role.as_str() {
-        "set" => drop(vf.set_state(State::Stop as u32)),
-        "save" => {
-            vf.data_read(begin_save(&vf), &mut [0; 4096]).expect("read");
+#[derive(Clone, Copy)]
+enum Role {
+    Set,
+    Save,
+    Job,
+    Write,
+    Reset,
+}
+
+impl Role {
+    fn play(self, vf: &Vf) {
+        match self {
+            Self::Set => drop(vf.set_state(State::Stop as u32)),
+            Self::Save => {
+                vf.data_read(begin_save(vf), &mut [0; 4096]).expect("read");
+            }
+            Self::Job => drop(vf.engine_step(&Hangs(vf), &|_| {})),
+            Self::Write => write_vram(vf, 12_345, b"from the other process"),
+            Self::Reset => vf.reset().expect("reset"),
         }
-        "job" => drop(vf.engine_step(&Hangs(&vf), &|_| {})),
-        "write" => write_vram(&vf, 12_345, b"from the other process"),
-        "reset" => vf.reset().expect("reset"),
-        other => panic!("no role {other}"),
     }
 }
 
@@ -51,25 +53,47 @@ impl Dma for Hangs<'_> {
 }
 
 /// Another process, ended when it is dropped.
-struct Other(Child);
+struct Other(Option<libc::pid_t>);
 
 impl Other {
     #[track_caller]
-    fn start(host: &TestHost, role: &str) -> Self {
-        let child = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", "processes::other_process", "--ignored"])
-            .env(ROLE, role)
-            .env(DIR, host.host.dir())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("another process");
-        Self(child)
+    fn start(host: &TestHost, role: Role) -> Self {
+        let dir = host.host.dir().to_owned();
+        // SAFETY: the child does its part with the one thread it has and leaves without unwinding into the test harness.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let played = std::panic::catch_unwind(|| {
+                let host = Host::open(&dir).expect("the host");
+                role.play(&host.vf(1).expect("a VF"));
+            });
+            // SAFETY: ends this child only.
+            unsafe { libc::_exit(i32::from(played.is_err())) }
+        }
+        assert!(pid > 0, "another process");
+        Self(Some(pid))
+    }
+
+    /// Waits for its end and answers whether it was a good one.
+    fn ended(&mut self) -> bool {
+        let Some(pid) = self.0.take() else {
+            return false;
+        };
+        let mut status = 0;
+        // SAFETY: a child that nobody else waits for.
+        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        waited == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = self.0 {
+            // SAFETY: a child that has not been waited for, so the number is its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
     }
 
     #[track_caller]
     fn succeeds(mut self) {
-        assert!(self.0.wait().expect("it ends").success());
+        assert!(self.ended());
     }
 
     /// As SIGKILL does it, once `holds`.
@@ -83,16 +107,16 @@ impl Other {
             );
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.0.kill().expect("a process to kill");
-        self.0.wait().expect("it ends");
+        self.kill();
+        assert!(!self.ended(), "it ended by itself");
     }
 }
 
 impl Drop for Other {
     fn drop(&mut self) {
         // Only after a failed assertion is there anything left to end.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
+        self.ended();
     }
 }
 
@@ -116,11 +140,11 @@ fn only_a_reset_helps(vf: &Vf) {
 fn two_processes_see_the_same_memory_and_state() {
     let host = TestHost::new(&small());
     let vf = host.opened(1);
-    Other::start(&host, "write").succeeds();
+    Other::start(&host, Role::Write).succeeds();
     assert_eq!(vram(&vf, 12_345, 22), b"from the other process");
-    Other::start(&host, "set").succeeds();
+    Other::start(&host, Role::Set).succeeds();
     assert_eq!(state(&vf), State::Stop);
-    Other::start(&host, "reset").succeeds();
+    Other::start(&host, Role::Reset).succeeds();
     assert_eq!(state(&vf), State::Running);
     assert_eq!(vram(&vf, 12_345, 22), [0; 22]);
 }
@@ -132,7 +156,7 @@ fn a_save_begun_in_one_process_goes_on_in_another() {
     scribble(&vf, 8);
     let whole = save(&vf);
     set(&vf, State::Running);
-    Other::start(&host, "save").succeeds();
+    Other::start(&host, Role::Save).succeeds();
     assert_eq!(state(&vf), State::StopCopy);
     // The second session of this VF; its id travels with the fd.
     let rest = read_all(&vf, host_sim::vf::SessionId(2), 1 << 20);
@@ -151,7 +175,7 @@ fn a_process_that_dies_within_an_arc_leaves_a_vf_that_needs_a_reset() {
         effect: Effect::DelayMs(600_000),
     };
     vf.faults().add(&spec).expect("room for a fault");
-    Other::start(&host, "set")
+    Other::start(&host, Role::Set)
         .killed_once(|| vf.status().under_way.as_deref() == Some("RUNNING_P2P->STOP"));
     assert_eq!(state(&vf), State::RunningP2p, "the step reached");
     only_a_reset_helps(&vf);
@@ -168,7 +192,7 @@ fn a_reader_that_dies_blocked_leaves_a_save_that_has_failed() {
         effect: Effect::Stuck,
     };
     vf.faults().add(&spec).expect("room for a fault");
-    Other::start(&host, "save").killed_once(|| vf.faults().list().iter().any(|f| f.fired == 1));
+    Other::start(&host, Role::Save).killed_once(|| vf.faults().list().iter().any(|f| f.fired == 1));
     vf.faults().clear(None);
     assert_eq!(
         vf.data_read(host_sim::vf::SessionId(1), &mut [0; 8]),
@@ -188,7 +212,7 @@ fn a_process_that_dies_within_a_job_leaves_a_vf_that_needs_a_reset() {
     write32(&vf, reg::RING_ENTRIES, 16);
     write32(&vf, reg::RING_ENABLE, 1);
     write32(&vf, reg::RING_TAIL, 1);
-    let other = Other::start(&host, "job");
+    let other = Other::start(&host, Role::Job);
     std::thread::scope(|scope| {
         let mut suspend = None;
         other.killed_once(|| match &suspend {
@@ -229,7 +253,8 @@ fn a_process_that_dies_within_a_reset_leaves_a_vf_that_a_reset_helps() {
         effect: Effect::Stuck,
     };
     vf.faults().add(&spec).expect("room for a fault");
-    Other::start(&host, "reset").killed_once(|| vf.status().under_way.as_deref() == Some("reset"));
+    Other::start(&host, Role::Reset)
+        .killed_once(|| vf.status().under_way.as_deref() == Some("reset"));
     vf.faults().clear(None);
     vf.reset().expect("reset");
     assert_eq!(vf.status().under_way, None);

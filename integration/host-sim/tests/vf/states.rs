@@ -110,18 +110,65 @@ fn a_forbidden_set_stops_the_vf_until_a_reset_while_get_shows_the_old_state() {
                 Ok(Transition::None),
                 "no arc, no error"
             );
-            for target in State::ALL.into_iter().filter(|s| *s != old) {
-                assert_eq!(
-                    vf.set_state(target as u32),
-                    Err(Errno::EPERM),
-                    "{old} to {target}"
-                );
-            }
+            // The PF has no part in going between RUNNING_P2P and STOP.
+            let asks = match old {
+                Running => RunningP2p,
+                RunningP2p => Running,
+                _ => StopCopy,
+            };
+            assert_eq!(vf.set_state(asks as u32), Err(Errno::EPERM), "from {old}");
+            assert_eq!(state(&vf), old);
             assert!(vf.status().needs_reset);
             vf.reset().expect("reset");
             assert_eq!(state(&vf), Running);
             set(&vf, Stop);
         }
+    }
+}
+
+#[test]
+fn after_a_forbidden_set_stop_copy_and_resuming_are_left_with_eio() {
+    let host = TestHost::new(&small());
+    let stream = save(&host.opened(2));
+    for forbidden in [0, 6, 7, 42] {
+        for old in [StopCopy, Resuming] {
+            let vf = host.opened(1);
+            bring_to(&vf, old, &stream);
+            assert_eq!(vf.set_state(forbidden), Err(Errno::EINVAL));
+            for target in [Stop, Running, Stop] {
+                assert_eq!(vf.set_state(target as u32), Err(Errno::EIO), "from {old}");
+                assert_eq!(state(&vf), old);
+            }
+            vf.reset().expect("reset");
+            set(&vf, Stop);
+        }
+    }
+}
+
+#[test]
+fn a_data_fd_is_dead_even_when_its_state_cannot_be_left() {
+    let host = TestHost::new(&small());
+    let stream = save(&host.opened(2));
+    for from in [StopCopy, Resuming] {
+        let vf = host.opened(1);
+        let id = bring_to(&vf, from, &stream).expect("a data fd");
+        let op = Op::Arc(arcs::Arc { from, to: Stop });
+        vf.faults()
+            .add(&FaultSpec {
+                op,
+                nth: 1,
+                count: 1,
+                effect: Effect::Errno(Errno::EUCLEAN),
+            })
+            .expect("room for a fault");
+        assert_eq!(vf.set_state(Stop as u32), Err(Errno::EUCLEAN));
+        assert_eq!(state(&vf), from);
+        let answer = match from {
+            StopCopy => vf.data_read(id, &mut [0; 8]),
+            _ => vf.data_write(id, &[0; 8]),
+        };
+        assert_eq!(answer, Err(Errno::ENODEV), "in {from}");
+        set(&vf, Stop);
     }
 }
 
@@ -176,6 +223,7 @@ fn leaving_resuming_without_a_trailer_times_out_and_kills_the_fd() {
     let vf = host.opened(1);
     for kept in [0, 10, stream.len() - 24, stream.len() - 1] {
         vf.reset().expect("reset");
+        save(&vf);
         let id = begin_load(&vf);
         write_all(&vf, id, &stream[..kept], MIB as usize);
         let begun = Instant::now();

@@ -51,6 +51,12 @@ macro_rules! fcntl {
     ($($name:ident)*) => { $(
         #[unsafe(no_mangle)]
         pub extern "C" fn $name(fd: c_int, command: c_int, arg: usize) -> c_int {
+            // A file of a file system could do these.
+            if matches!(command, libc::F_SETLEASE | libc::F_ADD_SEALS | libc::F_GET_SEALS)
+                && object::lookup(fd).is_some()
+            {
+                return crate::boundary::sys::fail(crate::vf::Errno::EINVAL);
+            }
             let answer = next::fcntl(fd, command, arg);
             if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) { copied(fd, answer, None) } else { answer }
         }

@@ -17,7 +17,7 @@ fn is_data(object: &Object) -> bool {
 }
 
 /// Answers for an object, or does `real`.
-fn on<R>(fd: c_int, real: impl FnOnce() -> R, ours: impl FnOnce(Arc<Object>) -> R) -> R {
+pub(super) fn on<R>(fd: c_int, real: impl FnOnce() -> R, ours: impl FnOnce(Arc<Object>) -> R) -> R {
     match object::lookup(fd) {
         None => real(),
         Some(object) => ours(object),
@@ -165,6 +165,19 @@ pub extern "C" fn ioctl(fd: c_int, request: c_long, arg: usize) -> c_int {
     })
 }
 
+/// The access mode is looked at before the driver, which cannot map.
+fn refuse_map(object: &Object, protection: c_int, flags: c_int) -> Errno {
+    let shared = matches!(
+        flags & libc::MAP_TYPE,
+        libc::MAP_SHARED | libc::MAP_SHARED_VALIDATE
+    );
+    match object.record() {
+        Record::Data { save: false, .. } => Errno::EACCES,
+        Record::Data { .. } if shared && protection & libc::PROT_WRITE != 0 => Errno::EACCES,
+        _ => Errno::ENODEV,
+    }
+}
+
 fn map(
     address: *mut c_void,
     len: size_t,
@@ -184,7 +197,7 @@ fn map(
             Some(o) if matches!(o.record(), Record::Device { .. }) => {
                 regions::mmap(&o, address as usize, len, protection, flags, offset)
             }
-            Some(_) => Err(Errno::ENODEV),
+            Some(o) => Err(refuse_map(&o, protection, flags)),
         }
     };
     match answer {

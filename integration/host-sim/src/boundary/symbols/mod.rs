@@ -10,6 +10,7 @@
 #![allow(missing_docs)]
 
 mod fds;
+mod files;
 mod io;
 mod messages;
 mod open;
@@ -21,7 +22,14 @@ use crate::vf::Errno;
 
 /// Keeps every symbol in a program that is linked statically with this crate.
 pub fn keep() {
-    for table in [open::ALL, io::ALL, fds::ALL, stat::ALL, messages::ALL] {
+    for table in [
+        open::ALL,
+        io::ALL,
+        fds::ALL,
+        files::ALL,
+        stat::ALL,
+        messages::ALL,
+    ] {
         std::hint::black_box(table);
     }
 }

@@ -6,13 +6,18 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use libc::mode_t;
 
 use crate::boundary::paths::{self, Place};
-use crate::boundary::{next, sys, table, vfio};
+use crate::boundary::{hosts, next, object, sys, table, vfio};
 use crate::vf::Errno;
 
 /// Opens `path` by `real`, which is given the path to use.
 fn open_at(path: *const c_char, flags: c_int, real: impl FnOnce(*const c_char) -> c_int) -> c_int {
     match paths::place(path) {
         Place::Elsewhere => {
+            if let Some(own) = own_fd(path)
+                && object::lookup(own).is_some_and(|o| super::files::is_anonymous(&o))
+            {
+                return sys::fail(Errno::ENXIO);
+            }
             let fd = real(path);
             // A link of /proc/self/fd leads to whatever it leads to.
             if fd >= 0 && is_link_to_fd(path) {
@@ -31,6 +36,19 @@ fn open_at(path: *const c_char, flags: c_int, real: impl FnOnce(*const c_char) -
             vfio::open(&node, flags).unwrap_or_else(sys::fail)
         }
     }
+}
+
+/// The descriptor of this process that `path` is a link to.
+fn own_fd(path: *const c_char) -> Option<c_int> {
+    if path.is_null() || !hosts::any() {
+        return None;
+    }
+    // SAFETY: the caller of the system call passed a string.
+    let path = unsafe { CStr::from_ptr(path) }.to_bytes();
+    let number = ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"]
+        .iter()
+        .find_map(|links| path.strip_prefix(links.as_bytes()))?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 fn is_link_to_fd(path: *const c_char) -> bool {
