@@ -54,7 +54,7 @@ pub enum Remote {
     Pause,
     /// Lets them run.
     Resume {
-        /// Although the guest may run at a destination.
+        /// Although the guest may run at a destination: look there first.
         #[arg(long)]
         force: bool,
     },
@@ -143,7 +143,7 @@ pub struct Run {
     /// Seconds that a VF may take for one read or write of its state
     #[arg(long, value_parser = seconds, default_value = "20")]
     pub device_timeout: Duration,
-    /// Seconds that a destination keeps a loaded guest without a go.
+    /// Seconds after loading in which a destination may run the guest.
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub lease: Duration,
     /// Seconds that the source waits for the answer to go.

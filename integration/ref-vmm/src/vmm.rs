@@ -28,7 +28,7 @@ enum State {
     /// A VM, running or paused.
     Here(Box<Vm>),
     /// A VM that may run elsewhere.
-    Undecided { vm: Box<Vm>, lease_end: Instant },
+    Undecided(Box<Vm>),
     /// A command has it.
     Busy(&'static str, Arc<Watch>),
     /// It runs elsewhere.
@@ -42,7 +42,7 @@ impl State {
             Self::Here(vm) if vm.accelerator().ended().is_some() => "ended".into(),
             Self::Here(vm) if vm.is_running() => "running".into(),
             Self::Here(_) => "paused".into(),
-            Self::Undecided { .. } => "paused, perhaps running at the destination".into(),
+            Self::Undecided(_) => "paused, perhaps running at the destination".into(),
             Self::Busy(what, _) => (*what).into(),
             Self::HandedOver => "handed over".into(),
         }
@@ -60,6 +60,10 @@ pub struct Vmm {
     exit: Mutex<Option<u8>>,
     exiting: Condvar,
 }
+
+/// What a human does about [`State::Undecided`]: no time that passes here says that the destination stands still.
+const LOOK: &str = "Look there first, with ref-vmm remote --api-socket SOCKET info: where it says running, shut this VMM \
+                    down; where the VMM is without a VM or gone for good, resume --force runs the guest here";
 
 /// Why a command failed, for people.
 type Failed = String;
@@ -181,13 +185,9 @@ impl Vmm {
         let state = self.lock();
         let mut info = json!({"state": state.name(), "pid": std::process::id()});
         match &*state {
-            State::Here(vm) | State::Undecided { vm, .. } => describe_vm(&mut info, vm),
+            State::Here(vm) | State::Undecided(vm) => describe_vm(&mut info, vm),
             State::Busy(_, watch) => info["migration"] = watch.view(),
             State::Empty | State::HandedOver => {}
-        }
-        if let State::Undecided { lease_end, .. } = &*state {
-            let left = lease_end.saturating_duration_since(Instant::now());
-            info["lease_left_ms"] = json!(crate::migration::report::ms(left));
         }
         info
     }
@@ -213,19 +213,13 @@ impl Vmm {
 
     fn take_to_resume(&self, force: bool) -> Result<Box<Vm>, Failed> {
         let mut state = self.lock();
-        if let State::Undecided { lease_end, .. } = &*state {
-            let left = lease_end.saturating_duration_since(Instant::now());
-            if !left.is_zero() && !force {
-                return Err(format!(
-                    "The guest may still start at the destination for {:.1} s; --force resumes it all the same",
-                    left.as_secs_f64()
-                ));
-            }
+        if matches!(*state, State::Undecided(_)) && !force {
+            return Err(format!("The guest may run at the destination. {LOOK}"));
         }
         let watch = Arc::new(Watch::default());
         match std::mem::replace(&mut *state, State::Busy("resuming", watch)) {
             State::Here(vm) => Ok(vm),
-            State::Undecided { vm, .. } => {
+            State::Undecided(vm) => {
                 vm.devices().iter().for_each(|d| d.reclaim());
                 Ok(vm)
             }
@@ -285,15 +279,13 @@ impl Vmm {
                     .report("migration-failed", &json!({"error": error, "now": now}));
                 Err(format!("{error}. {now}"))
             }
-            Outcome::Undecided {
-                vm,
-                error,
-                lease_end,
-            } => {
-                *self.lock() = State::Undecided { vm, lease_end };
+            Outcome::Undecided { vm, error } => {
+                *self.lock() = State::Undecided(vm);
                 let error = crate::describe(&error);
-                let now = "The destination was told to run the guest and has not answered: the guest stays paused \
-                           here, see whether it runs there, then resume --force or shutdown";
+                let now = format!(
+                    "The destination may have been told to run the guest and has not answered: the guest stays \
+                     paused here. {LOOK}"
+                );
                 self.events
                     .report("migration-undecided", &json!({"error": error, "now": now}));
                 Err(format!("{error}. {now}"))

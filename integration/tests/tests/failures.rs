@@ -260,6 +260,35 @@ fn after_a_failed_migration_the_next_one_succeeds() {
     rig.migrates(&again);
 }
 
+#[test]
+fn a_destination_that_starts_late_is_not_joined_by_a_second_guest() {
+    let mut rig = Rig::new(&Setup {
+        vmm: vec!["--lease", "2", "--answer-timeout", "1"],
+        ..Setup::default()
+    });
+    fault(
+        &rig.destination_host,
+        &["--op", "arc:RUNNING_P2P->RUNNING", "--delay-ms", "6000"],
+    );
+    let url = rig.tcp_url();
+    let destination = rig.destination(&url);
+    let message = rig.fails_to_migrate(&url);
+    assert!(message.contains("stays paused"), "{message}");
+    // Longer than the lease, and the destination is still on its way to running.
+    std::thread::sleep(Duration::from_secs(3));
+    let refused = rig.source.remote(&["resume"]).expect_err("two guests");
+    assert!(refused.to_string().contains("--force"), "{refused}");
+    eventually("the destination has given the guest up", || {
+        destination.log().contains("The guest could not run within")
+    });
+    eventually("its VF is clean", || {
+        let status = rig.vf_status(&rig.destination_host);
+        status["opener"].is_null() || status["state"] == "RUNNING"
+    });
+    rig.source.remote(&["resume", "--force"]).expect("resume");
+    rig.guest_still_works_at_the_source();
+}
+
 /// Passes connections on to an address; of the one that carries the most, flips a bit after `alter` bytes.
 struct Relay {
     url: String,

@@ -25,7 +25,7 @@ pub struct Limits {
     pub total: Duration,
     /// How long a peer may be silent.
     pub silence: Duration,
-    /// How long a destination keeps a loaded guest without a go.
+    /// How long after loading a destination may still run the guest.
     pub lease: Duration,
     /// How long the source waits for the answer to go.
     pub answer: Duration,

@@ -14,10 +14,11 @@ use vfio_ioctls::{VfioDevice, VfioRegionInfoCap};
 
 use super::bar::{Bar, Piece, divide};
 
-/// Memory of a device mapped into this process; unmapped when dropped.
+/// Memory of a device mapped into this process; unmapped when dropped, unless it is to be kept.
 pub struct Mapping {
     host: *mut u8,
     size: usize,
+    kept: bool,
 }
 
 // SAFETY: an address range; those who access it do so as guest memory.
@@ -45,6 +46,7 @@ impl Mapping {
         Ok(Self {
             host: host.cast(),
             size: length,
+            kept: false,
         })
     }
 
@@ -53,11 +55,24 @@ impl Mapping {
     pub fn host(&self) -> *mut u8 {
         self.host
     }
+
+    /// Leaves it mapped until the process ends, because the guest can still reach it.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and its slots are gone, since their owner removes them first.
+        if self.kept {
+            tracing::warn!(
+                size = self.size,
+                "memory of a VF stays mapped: the guest can still reach it"
+            );
+            return;
+        }
+        // SAFETY: the range was mapped by `new`, and no slot refers to it: its owner removes them first, and where that
+        // failed it has called `keep`.
         unsafe { libc::munmap(self.host.cast(), self.size) };
     }
 }

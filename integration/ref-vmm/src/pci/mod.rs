@@ -13,6 +13,7 @@ pub mod msix;
 pub mod passthrough;
 pub mod probe;
 pub mod root;
+pub mod shown;
 pub mod state;
 pub mod vfio;
 

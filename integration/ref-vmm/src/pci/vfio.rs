@@ -2,14 +2,15 @@
 //! A VF in the guest's hands.
 //!
 //! Opening one takes five steps, each a module beside this one: the device joins the VM's address space ([`container`]),
-//! its BARs and MSI-X capability are looked up ([`probe`]), the BARs are placed and mapped ([`bar`], [`mapping`]), and its
-//! vectors get eventfds ([`interrupts`]). From then on this type answers what the guest does in configuration space and in
+//! its BARs and MSI-X capability are looked up ([`probe`]), the BARs are placed and mapped ([`bar`], [`mapping`]) and shown
+//! when the guest enables them ([`shown`]), and its vectors get eventfds ([`interrupts`]). From then on this type answers what the guest does in configuration space and in
 //! the pages that are not mapped, and [`passthrough`](super::passthrough) is what the migration crate asks of it.
 //!
 //! [`container`]: super::container
 //! [`probe`]: super::probe
 //! [`bar`]: super::bar
 //! [`mapping`]: super::mapping
+//! [`shown`]: super::shown
 //! [`interrupts`]: super::interrupts
 
 use std::io;
@@ -26,11 +27,12 @@ use super::bar::{Bar, Placer};
 use super::config::{self, Effect, Registers};
 use super::container::{self, Container};
 use super::interrupts::{self, Vectors};
-use super::mapping::{MappedPiece, map_bar};
+use super::mapping::map_bar;
 use super::msix::Table;
 use super::probe::{self, MsixCapability};
+use super::shown::{self, ShownBar};
 use super::state::{self, Device, PciState, Restored};
-use crate::accel::{Accelerator, FIRST_MSI_GSI, Slot, SlotId};
+use crate::accel::{Accelerator, FIRST_MSI_GSI};
 use crate::bus::Bus;
 
 /// Why a VF cannot be passed through.
@@ -59,6 +61,19 @@ pub enum Error {
     /// Its interrupts.
     #[error(transparent)]
     Interrupts(#[from] interrupts::Error),
+    /// A restored BAR that the guest would not find.
+    #[error(transparent)]
+    Shown(#[from] shown::Error),
+    /// A restored command register that the device does not have.
+    #[error("The command register of {path} reads {reads:#06x} after {wrote:#06x} was written")]
+    Command {
+        /// The device.
+        path: PathBuf,
+        /// The saved value.
+        wrote: u16,
+        /// The device's.
+        reads: u16,
+    },
     /// Saved state that does not fit.
     #[error("The saved PCI state does not fit {path}")]
     State {
@@ -107,14 +122,6 @@ struct Inner {
     bars: Vec<ShownBar>,
 }
 
-struct ShownBar {
-    index: u8,
-    pieces: Vec<MappedPiece>,
-    shown_at: Option<u64>,
-    // One for each piece while shown; trapped pieces are claimed on the MMIO bus instead.
-    slots: Vec<Option<SlotId>>,
-}
-
 impl VfioPci {
     /// Opens the VF at a sysfs path for the guest. Nothing of it is visible before the guest enables memory decoding.
     ///
@@ -134,7 +141,7 @@ impl VfioPci {
             .ok_or_else(|| Error::NoSpace(path.into()))?;
         let bars = layout
             .iter()
-            .map(|bar| ShownBar::map(&device, bar, &msix_at, path))
+            .map(|bar| open_bar(&device, bar, &msix_at, path))
             .collect::<Result<Vec<_>, _>>()?;
         let first_gsi = resources.next_gsi;
         let vectors = Vectors::new(
@@ -197,7 +204,9 @@ impl VfioPci {
     /// Takes over saved state: checks it, tells the device what it has to know, shows the BARs and arms MSI-X.
     ///
     /// # Errors
-    /// [`Error::State`] before anything has changed, [`Error::Interrupts`] when MSI-X cannot be armed.
+    /// [`Error::State`] before anything has changed. After the others the device is of no use to the guest:
+    /// [`Error::Command`], [`Error::Shown`] when a BAR is not where the guest left it, [`Error::Interrupts`] when MSI-X
+    /// cannot be armed.
     pub fn restore(&self, state: &PciState) -> Result<(), Error> {
         let mut inner = self.lock();
         let here = Device {
@@ -213,7 +222,9 @@ impl VfioPci {
         }
         inner.registers.set_command(restored.command);
         inner.table = restored.msix;
-        self.command_changed(&mut inner);
+        self.write_command(&inner);
+        self.check_command(&inner)?;
+        self.show_bars(&mut inner)?;
         let Inner { vectors, table, .. } = &mut *inner;
         vectors.follow(table)?;
         vectors.signal(&restored.pending);
@@ -225,82 +236,55 @@ impl VfioPci {
     }
 
     /// Memory decoding and bus mastering are real: the device gets them too.
-    fn command_changed(&self, inner: &mut Inner) {
-        probe::write_config(
-            &self.device,
-            config::COMMAND,
-            &inner.registers.command().to_le_bytes(),
-        );
-        self.show_bars(inner);
+    fn write_command(&self, inner: &Inner) {
+        let command = inner.registers.command().to_le_bytes();
+        probe::write_config(&self.device, config::COMMAND, &command);
     }
 
-    /// Brings what the guest sees in line with its BARs and its command register.
-    fn show_bars(&self, inner: &mut Inner) {
+    /// Writes to configuration space answer nothing, so what came of this one is read back.
+    fn check_command(&self, inner: &Inner) -> Result<(), Error> {
+        // Interrupt disable means nothing to a VF, which may leave it zero.
+        const REAL: u16 = config::COMMAND_MEMORY | config::COMMAND_MASTER;
+        let wrote = inner.registers.command();
+        // What a read that fails leaves behind is not what was written.
+        let mut reads = (!wrote).to_le_bytes();
+        probe::read_config(&self.device, config::COMMAND, &mut reads);
+        let reads = u16::from_le_bytes(reads);
+        if (reads ^ wrote) & REAL == 0 {
+            Ok(())
+        } else {
+            Err(Error::Command {
+                path: self.path.clone(),
+                wrote,
+                reads,
+            })
+        }
+    }
+
+    /// Brings what the guest sees in line with its BARs and its command register; answers the first failure, after having
+    /// shown the rest.
+    fn show_bars(&self, inner: &mut Inner) -> Result<(), shown::Error> {
         let decoding = inner.registers.command() & config::COMMAND_MEMORY != 0;
+        let mut result = Ok(());
         for bar in inner.registers.bars() {
             let wanted = (decoding && bar.is_placed()).then_some(bar.address);
-            if let Some(shown) = inner.bars.iter_mut().find(|s| s.index == bar.index)
-                && shown.shown_at != wanted
-            {
-                self.hide(shown);
-                if let Some(address) = wanted {
-                    self.show(shown, address);
-                }
-            }
-        }
-    }
-
-    fn show(&self, bar: &mut ShownBar, address: u64) {
-        bar.shown_at = Some(address);
-        for at in 0..bar.pieces.len() {
-            let MappedPiece { piece, mapping } = &bar.pieces[at];
-            let gpa = address + piece.offset;
-            let slot = match mapping {
-                Some(mapping) => {
-                    let slot = Slot {
-                        gpa,
-                        size: piece.size,
-                        host: mapping.host(),
-                    };
-                    self.accelerator
-                        .map(slot, false)
-                        .map(Some)
-                        .map_err(|e| crate::describe(&e))
-                }
-                None => {
+            if let Some(shown) = inner.bars.iter_mut().find(|s| s.index() == bar.index) {
+                let trap = |offset| {
                     let vf = self.me.clone();
-                    let trap = TrappedPiece {
-                        vf,
-                        bar: bar.index,
-                        offset: piece.offset,
-                    };
-                    self.bus
-                        .claim_mmio(gpa, piece.size, Arc::new(trap))
-                        .map(|()| None)
-                        .map_err(|e| crate::describe(&e))
-                }
-            };
-            match slot {
-                Ok(slot) => bar.slots[at] = slot,
-                // The guest has put the BAR over something else; it sees that and not the BAR.
-                Err(error) => tracing::warn!(id = self.id, gpa, error, "BAR not shown"),
+                    let bar = bar.index;
+                    Arc::new(TrappedPiece { vf, bar, offset }) as Arc<dyn DeviceMmio + Send + Sync>
+                };
+                result = result.and(shown.move_to(wanted, &*self.accelerator, &self.bus, &trap));
             }
         }
+        result
     }
 
-    fn hide(&self, bar: &mut ShownBar) {
-        let Some(address) = bar.shown_at.take() else {
-            return;
-        };
-        for (piece, slot) in bar.pieces.iter().zip(&mut bar.slots) {
-            match slot.take() {
-                Some(slot) => {
-                    if let Err(e) = self.accelerator.unmap(slot) {
-                        tracing::error!(id = self.id, error = %e, "a BAR stays mapped");
-                    }
-                }
-                None => self.bus.release_mmio(address + piece.piece.offset),
-            }
+    /// As the guest wishes it. Where it has put a BAR over something else, it sees that and not the BAR.
+    fn show_bars_to_guest(&self, inner: &mut Inner) {
+        if let Err(error) = self.show_bars(inner) {
+            let error = crate::describe(&error);
+            tracing::warn!(id = self.id, error, "BAR not shown");
         }
     }
 
@@ -308,7 +292,7 @@ impl VfioPci {
     pub fn unplug(&self) {
         let mut inner = self.lock();
         for bar in &mut inner.bars {
-            self.hide(bar);
+            bar.hide(&*self.accelerator, &self.bus);
         }
     }
 
@@ -366,30 +350,22 @@ impl Drop for VfioPci {
     }
 }
 
-impl ShownBar {
-    fn map(
-        device: &VfioDevice,
-        bar: &Bar,
-        msix: &MsixCapability,
-        path: &Path,
-    ) -> Result<Self, Error> {
-        let trapped: Vec<_> = [msix.table_range(bar.index), msix.pba_range(bar.index)]
-            .into_iter()
-            .flatten()
-            .collect();
-        let pieces = map_bar(device, bar, &trapped).map_err(|source| Error::Map {
-            index: bar.index,
-            path: path.into(),
-            source,
-        })?;
-        let slots = vec![None; pieces.len()];
-        Ok(Self {
-            index: bar.index,
-            pieces,
-            shown_at: None,
-            slots,
-        })
-    }
+fn open_bar(
+    device: &VfioDevice,
+    bar: &Bar,
+    msix: &MsixCapability,
+    path: &Path,
+) -> Result<ShownBar, Error> {
+    let trapped: Vec<_> = [msix.table_range(bar.index), msix.pba_range(bar.index)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let pieces = map_bar(device, bar, &trapped).map_err(|source| Error::Map {
+        index: bar.index,
+        path: path.into(),
+        source,
+    })?;
+    Ok(ShownBar::new(bar.index, pieces))
 }
 
 impl Function for VfioPci {
@@ -408,8 +384,11 @@ impl Function for VfioPci {
         let mut inner = self.lock();
         match inner.registers.write(offset, data) {
             Effect::PassThrough => probe::write_config(&self.device, offset, data),
-            Effect::Command => self.command_changed(&mut inner),
-            Effect::Bars => self.show_bars(&mut inner),
+            Effect::Command => {
+                self.write_command(&inner);
+                self.show_bars_to_guest(&mut inner);
+            }
+            Effect::Bars => self.show_bars_to_guest(&mut inner),
             Effect::MsixControl(control) => {
                 inner.table.set_control(control);
                 self.follow_table(&mut inner);

@@ -63,9 +63,19 @@ pub enum Error {
     /// The source gave up.
     #[error("The source has given up: {0}")]
     Abandoned(String),
-    /// go came too late or not at all.
+    /// go did not come.
     #[error("No go within the lease of {0:?}")]
     Lease(Duration),
+    /// go came too late, or the VFs took too long to start after it.
+    #[error(
+        "The guest could not run within the lease of {lease:?}: it is {took:?} since it was loaded"
+    )]
+    Late {
+        /// How long what was loaded may wait.
+        lease: Duration,
+        /// How long it has waited.
+        took: Duration,
+    },
     /// No random numbers.
     #[error("No id for the attempt")]
     Attempt(#[source] std::io::Error),

@@ -257,6 +257,8 @@ impl Destination {
         watch.enter("resume");
         let begun = Instant::now();
         vm.with_group(|group| group.start())?;
+        // The arcs may have taken long: a human at the source has been told that this is over.
+        self.within_lease(loaded)?;
         vm.run_vcpu();
         let running = Running {
             resume_ms: ms(begun.elapsed()),
@@ -271,6 +273,15 @@ impl Destination {
         Ok(())
     }
 
+    fn within_lease(&self, loaded: Instant) -> Result<(), Error> {
+        let (lease, took) = (self.limits.lease, loaded.elapsed());
+        if took < lease {
+            Ok(())
+        } else {
+            Err(Error::Late { lease, took })
+        }
+    }
+
     fn wait_for_go(&self, channel: &mut Channel, loaded: Instant) -> Result<(), Error> {
         let lease = self.limits.lease;
         channel.set_patience(lease);
@@ -280,8 +291,7 @@ impl Destination {
             other => other.into(),
         })?;
         match header.kind {
-            Kind::Go if loaded.elapsed() < lease => Ok(()),
-            Kind::Go => Err(Error::Lease(lease)),
+            Kind::Go => self.within_lease(loaded),
             Kind::Abandon => Err(abandoned(payload)),
             got => Err(out_of_order(got, "Go")),
         }

@@ -34,7 +34,6 @@ pub(super) struct Attempt<'a> {
 /// The destination has everything.
 pub(super) struct LoadedAt {
     pub(super) stopped: Instant,
-    pub(super) lease_end: Instant,
 }
 
 /// What came of go.
@@ -109,10 +108,8 @@ impl<'a> Attempt<'a> {
         let state = serde_json::to_vec(&self.vm.save()?)?;
         channel.send_raw(Kind::State, 0, &state)?;
         let _: Loaded = expect(channel, Kind::Loaded, "the destination loads the VM")?;
-        // Counted from here, it ends later than the destination's own count.
-        let lease_end =
-            Instant::now() + Duration::from_millis(ready.lease_ms) + Duration::from_secs(1);
-        Ok(LoadedAt { stopped, lease_end })
+        tracing::info!(lease_ms = ready.lease_ms, "the destination waits for go");
+        Ok(LoadedAt { stopped })
     }
 
     /// Tells the destination what comes and hears whether it can take it.
@@ -264,7 +261,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The commitment: from here on only the destination's answer brings the guest back.
-    pub(super) fn go(&mut self, mut channel: Channel, loaded: &LoadedAt) -> Go {
+    pub(super) fn go(&mut self, mut channel: Channel) -> Go {
         if let Err(error) = self.enter(Phase::Resume) {
             return self.abandon(channel, error);
         }
@@ -272,7 +269,7 @@ impl<'a> Attempt<'a> {
             let why = self.watch.cancelled().unwrap_or_default();
             return self.abandon(channel, Error::Cancelled(why));
         }
-        tracing::info!(lease_ms = ms(loaded.lease_end - Instant::now()), "go");
+        tracing::info!("go");
         let answer = channel
             .send_raw(Kind::Go, 0, &[])
             .map_err(Error::from)

@@ -3,13 +3,13 @@
 //!
 //! [`send`] takes the VM and answers what became of it. `HandedOver` means that it runs at the destination; what is left
 //! of it here has to be dropped, which closes its VFs from STOP. `StillHere` means that it is as alive as before.
-//! `Undecided` means that go was written and no answer came: the VM stays paused, since it may run at the destination.
+//! `Undecided` means that go may have been written and no answer came: the VM stays paused, since it may run at the
+//! destination, now or later. No time that passes here says otherwise.
 
 mod attempt;
 mod error;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use vm_migration::Migratable;
 use xe_vfio_device::transfer::Endpoint;
@@ -48,8 +48,6 @@ pub enum Outcome {
         vm: Box<Vm>,
         /// What happened to the answer.
         error: Error,
-        /// When the destination's lease has surely ended.
-        lease_end: Instant,
     },
 }
 
@@ -72,7 +70,7 @@ pub fn send(
         Ok(loaded) => {
             timer.disarm();
             let channel = channel.expect("a loaded destination is connected");
-            match attempt.go(channel, &loaded) {
+            match attempt.go(channel) {
                 Go::Running => {
                     let report = attempt.finish(loaded.stopped);
                     for device in vm.devices_mut() {
@@ -85,11 +83,7 @@ pub fn send(
                     let now = attempt.come_back();
                     Outcome::StillHere { vm, error, now }
                 }
-                Go::Unknown(error) => Outcome::Undecided {
-                    vm,
-                    error,
-                    lease_end: loaded.lease_end,
-                },
+                Go::Unknown(error) => Outcome::Undecided { vm, error },
             }
         }
         Err(error) => {
