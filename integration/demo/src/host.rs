@@ -99,10 +99,12 @@ impl Drop for SimulatedHost {
 pub fn scratch_directory(prefix: &str) -> Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     let builder = builder.prefix(prefix);
-    builder
+    let directory = builder
         .tempdir_in("/dev/shm")
         .or_else(|_| builder.tempdir())
-        .context("Cannot make a temporary directory")
+        .context("Cannot make a temporary directory")?;
+    crate::cleanup::directory(directory.path().to_owned());
+    Ok(directory)
 }
 
 /// Runs a program to its end and answers its standard output.

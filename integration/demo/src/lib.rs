@@ -5,6 +5,7 @@
 //! Everything goes through command lines, sockets and files, as it would for an operator: nothing here links the
 //! VMM, the crate under test or the simulated host.
 
+pub mod cleanup;
 pub mod host;
 pub mod memory;
 pub mod programs;

@@ -11,7 +11,17 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let options = options::Options::parse();
-    let report = match scenario::run(&options) {
+    // A run takes its time; that its report cannot be written is better known before.
+    if let Some(path) = &options.json
+        && let Err(error) = std::fs::File::create(path)
+    {
+        eprintln!(
+            "The report could not be written: {}: {error}",
+            path.display()
+        );
+        return ExitCode::FAILURE;
+    }
+    let report = match demo::cleanup::on_signals().and_then(|()| scenario::run(&options)) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("The demo failed: {error:#}");

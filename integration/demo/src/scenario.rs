@@ -34,6 +34,9 @@ pub fn run(options: &Options) -> Result<Report> {
     step.say("building host-sim and ref-vmm");
     let programs = Programs::build()?;
     let files = scratch_directory("xe-demo-")?;
+    if options.source_device.is_empty() {
+        has_room(files.path(), options)?;
+    }
 
     step.say("bringing up the source and the destination host");
     let stage = Stage::set(&programs, options)?;
@@ -291,6 +294,43 @@ fn destination_url(transport: Transport, files: &Path) -> Result<String> {
             format!("tcp:127.0.0.1:{port}")
         }
     })
+}
+
+/// Refuses a run whose VRAM, twice for the two hosts, and guest memory, once it has arrived, would not fit where they live.
+fn has_room(scratch: &Path, options: &Options) -> Result<()> {
+    let needed = 2 * (u64::from(options.vfs) * options.vram.next_power_of_two() + options.memory);
+    let free = free_bytes(scratch)?.min(available_memory()?);
+    if needed > free {
+        bail!(
+            "The two simulated hosts need {} MiB and there are {} MiB: choose a smaller --vram, --vfs or --memory",
+            needed >> 20,
+            free >> 20
+        );
+    }
+    Ok(())
+}
+
+/// Room in the file system of `path`.
+fn free_bytes(path: &Path) -> Result<u64> {
+    let path = path.display().to_string();
+    let text = demo::host::run(Path::new("df"), &["--output=avail", "-B1", &path])?;
+    let line = text.lines().nth(1).context("df answered nothing")?;
+    line.trim()
+        .parse()
+        .with_context(|| format!("df answered {line}"))
+}
+
+/// Memory that can be had without swapping.
+fn available_memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").context("Cannot read /proc/meminfo")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: u64 = line
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|number| number.parse().ok())
+        .context("/proc/meminfo does not tell the available memory")?;
+    Ok(kib * 1024)
 }
 
 /// What runs the vCPU of a VMM's guest.

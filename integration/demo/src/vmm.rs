@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::cleanup;
 use crate::programs::Programs;
 
 /// How long a VMM may take to open its API socket, or to end after a shutdown.
@@ -78,6 +79,7 @@ impl Vmm {
             .stderr(log)
             .spawn()
             .with_context(|| format!("Cannot run {}", programs.ref_vmm.display()))?;
+        cleanup::process(child.id());
         Ok(Self {
             child,
             program: programs.ref_vmm.clone(),
@@ -144,6 +146,7 @@ impl Vmm {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait()? {
+                cleanup::reaped(self.child.id());
                 return Ok(status);
             }
             if Instant::now() > deadline {
@@ -160,6 +163,7 @@ impl Vmm {
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        cleanup::reaped(self.child.id());
         Ok(())
     }
 }
