@@ -7,14 +7,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use vm_migration::{MigratableError, Snapshot, Snapshottable};
 use xe_vfio_device::device::{
     DeviceError, DeviceGroup, GroupError, GroupMember, GroupReport, Options, XeVfioDevice,
 };
+use xe_vfio_device::state::Outcome;
 
 use crate::accel::{self, Accelerator, Choice, Kind, Slot};
 use crate::boot;
@@ -83,6 +84,11 @@ pub enum Error {
     /// VM state that this VMM does not understand.
     #[error("The VM state cannot be used: {0}")]
     State(String),
+    /// Loaded VFs that did not start, and were reset.
+    #[error(
+        "What was loaded is lost: its VFs were reset when they did not start. Shut this VMM down and bring the VM back again"
+    )]
+    NotStarted,
     /// VFs that could not even be reset.
     #[error("The vCPU stays paused: {0}")]
     Unrecovered(String),
@@ -106,6 +112,18 @@ pub struct Vm {
     root: Arc<Root>,
     ram: Arc<GuestRam>,
     running: AtomicBool,
+    start: Mutex<Start>,
+}
+
+/// What the VFs hold before the vCPU runs for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// What they get here, or what the guest has on them: there is a way back for it.
+    Own,
+    /// Loaded state, which has not run here: it starts as a whole or not at all.
+    Loaded,
+    /// Nothing any more of what was loaded.
+    Failed,
 }
 
 impl Vm {
@@ -142,6 +160,7 @@ impl Vm {
             root,
             ram,
             running: AtomicBool::new(false),
+            start: Mutex::new(Start::Own),
         };
         if !devices.is_empty() {
             let container = Container::new(host.iommufd, &*vm.accelerator, vm.ram.clone())?;
@@ -259,12 +278,41 @@ impl Vm {
         Ok(())
     }
 
-    /// Resumes the whole VM from wherever its VFs are.
+    /// Resumes the whole VM from wherever its VFs are; one that was loaded starts, see [`Vm::start_loaded`].
     ///
     /// # Errors
-    /// [`Error::Unrecovered`]; the vCPU stays parked.
+    /// [`Error::Unrecovered`], or those of [`Vm::start_loaded`]; the vCPU stays parked.
     pub fn resume(&self) -> Result<GroupReport, Error> {
-        self.recover()
+        let start = *self.start();
+        if start == Start::Own {
+            return self.recover();
+        }
+        self.start_loaded()?;
+        self.run_vcpu();
+        let kept = |vf: &Vf| (vf.device_id().to_owned(), Ok(Outcome::GpuStateKept));
+        Ok(GroupReport {
+            members: self.devices.iter().map(kept).collect(),
+        })
+    }
+
+    /// Takes the VFs from STOP with loaded state to RUNNING: all of them with what they were given, or none. The vCPU is
+    /// for [`Vm::run_vcpu`].
+    ///
+    /// # Errors
+    /// [`Error::Group`] after all VFs were reset; [`Error::NotStarted`] ever after, since the guest would miss its GPU.
+    pub fn start_loaded(&self) -> Result<(), Error> {
+        let mut start = self.start();
+        if *start == Start::Failed {
+            return Err(Error::NotStarted);
+        }
+        *start = Start::Failed;
+        self.with_group(|group| group.start())?;
+        *start = Start::Own;
+        Ok(())
+    }
+
+    fn start(&self) -> MutexGuard<'_, Start> {
+        self.start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The way back after anything that failed: the VFs as a group, then the vCPU. The vCPU runs also when a VF had to be
@@ -305,7 +353,7 @@ impl Vm {
         })
     }
 
-    /// Takes saved state over, before the VM has run.
+    /// Takes saved state over, before the VM has run; it starts as a whole or not at all from then on.
     ///
     /// # Errors
     /// [`Error`]; the VM is of no use then.
@@ -320,6 +368,7 @@ impl Vm {
             let (saved, here) = (state.devices.len(), self.devices.len());
             return Err(Error::State(format!("it has {saved} VFs, here are {here}")));
         }
+        *self.start() = Start::Loaded;
         // Interrupt controllers first: arming MSI-X may deliver an interrupt into them at once.
         self.accelerator.restore(&state.accel)?;
         self.root.set_address(state.pci_address);

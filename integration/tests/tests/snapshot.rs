@@ -100,3 +100,38 @@ fn an_altered_device_state_is_refused_by_its_checksum() {
     let message = restore_is_refused(&rig, &url);
     assert!(message.to_lowercase().contains("checksum"), "{message}");
 }
+
+#[test]
+fn a_restored_vf_that_does_not_start_fails_the_restore() {
+    let (rig, url) = saved();
+    for arc in ["arc:STOP->RUNNING_P2P", "arc:RUNNING_P2P->RUNNING"] {
+        let fault = ["--vf", "1", "--op", arc, "--errno", "EIO"];
+        rig.destination_host
+            .command("fault", &fault)
+            .expect("host-sim fault");
+        let message = restore_is_refused(&rig, &url);
+        assert!(message.contains("EIO"), "{arc}: {message}");
+        let status = rig.vf_status(&rig.destination_host);
+        assert!(
+            status["opener"].is_null() || status["state"] == "RUNNING",
+            "{arc}: {status}"
+        );
+    }
+}
+
+#[test]
+fn a_restored_guest_whose_vf_was_reset_is_never_resumed() {
+    let (rig, url) = saved();
+    let restore = format!("source_url={url},resume=off");
+    let restored = rig
+        .other_vmm("restored", &["--restore".to_owned(), restore])
+        .expect("restore");
+    let fault = "--vf 1 --op arc:STOP->RUNNING_P2P --errno EIO".split(' ');
+    rig.destination_host
+        .command("fault", &fault.collect::<Vec<_>>())
+        .expect("host-sim fault");
+    let first = restored.remote(&["resume"]).expect_err("a lost GPU");
+    assert!(first.to_string().contains("EIO"), "{first}");
+    let second = restored.remote(&["resume"]).expect_err("a lost GPU");
+    assert!(second.to_string().contains("lost"), "{second}");
+}

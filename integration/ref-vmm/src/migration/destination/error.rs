@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xe_vfio_device::device::{DeviceError, GroupError};
+use xe_vfio_device::device::DeviceError;
 use xe_vfio_device::stream::ManifestError;
 use xe_vfio_device::transfer::EndpointError;
 
@@ -26,9 +26,6 @@ pub enum Error {
     /// A VF here.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The VFs together.
-    #[error(transparent)]
-    Group(#[from] GroupError),
     /// A manifest that cannot be read.
     #[error("The manifest of VF {id} cannot be used")]
     Manifest {
@@ -76,6 +73,9 @@ pub enum Error {
         /// How long it has waited.
         took: Duration,
     },
+    /// The system has no thread for a part of it.
+    #[error("No thread could be started for {0}")]
+    Thread(&'static str, #[source] std::io::Error),
     /// No random numbers.
     #[error("No id for the attempt")]
     Attempt(#[source] std::io::Error),

@@ -10,6 +10,7 @@ mod error;
 mod loads;
 mod streams;
 
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -30,7 +31,7 @@ use crate::accel::Choice;
 use crate::config::{DeviceConfig, HostConfig};
 use crate::events::Events;
 use crate::memory::GuestRam;
-use crate::vm::{Vm, VmState};
+use crate::vm::{self, Vm, VmState};
 
 /// How long the first connection is waited for before it is waited for again.
 const IDLE_SLICE: Duration = Duration::from_secs(3600);
@@ -75,7 +76,7 @@ impl Destination {
         match self.take(&vm, attempt, &mut channel, listener, watch, started) {
             Ok(()) => Ok(vm),
             Err(error) => {
-                if !matches!(error, Error::Group(_)) {
+                if !matches!(error, Error::Vm(vm::Error::Group(_))) {
                     let report = vm.with_group(|group| group.reset());
                     tracing::info!(%report, "VFs reset after a failed attempt");
                 }
@@ -100,12 +101,15 @@ impl Destination {
             };
             match listener.accept(slice, cancel) {
                 Ok(connection) => {
-                    looked_at += 1;
                     let (found, silence) = (found.clone(), self.limits.silence);
-                    std::thread::spawn(move || {
+                    let look = move || {
                         // Nobody takes it when another main connection was first.
                         let _ = found.send(Prefixed::read(connection, silence));
-                    });
+                    };
+                    match Builder::new().name("prefix".into()).spawn(look) {
+                        Ok(_) => looked_at += 1,
+                        Err(error) => tracing::warn!(%error, "a connection is dropped"),
+                    }
                 }
                 Err(EndpointError::Nobody { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -130,11 +134,14 @@ impl Destination {
     /// A device's stream that nobody waits for. On its own thread: its sender may take seconds to notice.
     fn turn_away(&self, stream: Prefixed) {
         let deadlines = self.options.deadlines;
-        std::thread::spawn(move || {
+        let refuse = move || {
             if let Ok(incoming) = Incoming::accept(stream, &deadlines) {
                 incoming.refuse("no migration is under way here", &deadlines);
             }
-        });
+        };
+        if let Err(error) = Builder::new().name("refuse".into()).spawn(refuse) {
+            tracing::warn!(%error, "a stream that nobody waits for is dropped");
+        }
     }
 
     fn read_config(&self, channel: &mut Channel) -> Result<Config, Error> {
@@ -214,10 +221,12 @@ impl Destination {
         }
         let accepting = Cancel::new();
         std::thread::scope(|scope| {
-            scope.spawn(|| self.accept_streams(scope, listener, &accepting, &loads));
-            let result = channel
-                .send(Kind::Ready, &ready)
-                .map_err(Error::from)
+            let accept = || self.accept_streams(scope, listener, &accepting, &loads);
+            let result = Builder::new()
+                .name("accept".into())
+                .spawn_scoped(scope, accept)
+                .map_err(|e| Error::Thread("the VFs' connections", e))
+                .and_then(|_| Ok(channel.send(Kind::Ready, &ready)?))
                 .and_then(|()| self.take_in(vm, channel, watch, &loads, &accepting));
             accepting.cancel();
             if result.is_err() {
@@ -253,10 +262,14 @@ impl Destination {
         )?;
         tracing::info!(ms = ms(loaded - begun), "loaded; the lease begins");
         self.wait_for_go(channel, loaded)?;
+        // The source has let go: from here on only a failure ends it, not the user.
+        if !watch.commit() {
+            return Err(channel::Error::Cancelled("being told to go").into());
+        }
 
         watch.enter("resume");
         let begun = Instant::now();
-        vm.with_group(|group| group.start())?;
+        vm.start_loaded()?;
         // The arcs may have taken long: a human at the source has been told that this is over.
         self.within_lease(loaded)?;
         vm.run_vcpu();
