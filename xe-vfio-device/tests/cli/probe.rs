@@ -48,6 +48,7 @@ fn sysfs_alone_is_read_without_opening_the_vf() {
     let before = host.resets(1);
     let run = host.run(&["probe", &host.path(1), "--no-open"]);
     run.succeeds();
+    assert!(run.stdout().contains("migration flags     not known"));
     assert!(
         run.stdout().contains("It was not opened"),
         "{}",

@@ -144,7 +144,12 @@ pub fn manifest(manifest: &Manifest) -> Value {
 pub fn manifest_text(manifest: &Manifest) -> String {
     let shown = |value: Option<String>| value.unwrap_or_else(|| "not shown".to_owned());
     let number = |value: Option<u32>| shown(value.map(|value| value.to_string()));
-    let bytes = |value: u64| BinaryBytes(value).to_string();
+    let bytes: fn(u64) -> String = |value| BinaryBytes(value).to_string();
+    // Only an open device answers these, and none answers 0.
+    let asked = |value: u64, text: fn(u64) -> String| match value {
+        0 => "not known".to_owned(),
+        value => text(value),
+    };
     let bars: Vec<_> = manifest
         .bars
         .iter()
@@ -165,9 +170,11 @@ pub fn manifest_text(manifest: &Manifest) -> String {
         ),
         (
             "migration flags",
-            MigrationFlags(manifest.migration_flags).to_string(),
+            asked(manifest.migration_flags, |flags| {
+                MigrationFlags(flags).to_string()
+            }),
         ),
-        ("state, about", bytes(manifest.stop_copy_length)),
+        ("state, about", asked(manifest.stop_copy_length, bytes)),
         (
             "GTs",
             shown(manifest.gts.map(|gts| format!("{gts:#06b}, one bit each"))),
