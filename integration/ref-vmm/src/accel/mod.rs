@@ -160,13 +160,13 @@ pub trait Accelerator: Send + Sync {
     /// From now on a signal on `event` is this message; one that came before is delivered at once.
     ///
     /// # Errors
-    /// When the accelerator refuses; the GSI is not connected then.
+    /// When the accelerator refuses; the GSI is connected as it was before.
     fn connect_msi(&self, gsi: u32, event: &EventFd, message: MsiMessage) -> Result<(), Error>;
 
     /// From now on signals stay in `event`.
     ///
     /// # Errors
-    /// When the accelerator refuses.
+    /// When the accelerator refuses; the GSI is still connected then.
     fn disconnect_msi(&self, gsi: u32, event: &EventFd) -> Result<(), Error>;
 
     /// Puts the vCPU at the guest's entry.

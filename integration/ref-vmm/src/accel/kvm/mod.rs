@@ -209,24 +209,33 @@ impl Accelerator for Kvm {
     fn connect_msi(&self, gsi: u32, event: &EventFd, message: MsiMessage) -> Result<(), Error> {
         debug_assert!(gsi >= FIRST_MSI_GSI);
         let mut routes = lock(&self.routes);
-        let before = routes.insert(gsi, message);
-        self.set_routes(&routes)?;
+        let mut wanted = routes.clone();
+        let before = wanted.insert(gsi, message);
+        self.set_routes(&wanted)?;
         if before.is_none() {
             // KVM polls the eventfd as it takes it: a signal from before is delivered now.
-            self.vm
-                .register_irqfd(event, gsi)
-                .map_err(kvm("KVM_IRQFD"))?;
+            if let Err(e) = self.vm.register_irqfd(event, gsi) {
+                if let Err(error) = self.set_routes(&routes) {
+                    tracing::warn!(gsi, %error, "a route that leads nowhere stays until the next change");
+                }
+                return Err(kvm("KVM_IRQFD")(e));
+            }
         }
+        *routes = wanted;
         Ok(())
     }
 
     fn disconnect_msi(&self, gsi: u32, event: &EventFd) -> Result<(), Error> {
         let mut routes = lock(&self.routes);
-        if routes.remove(&gsi).is_some() {
+        if routes.contains_key(&gsi) {
             self.vm
                 .unregister_irqfd(event, gsi)
                 .map_err(kvm("KVM_IRQFD (deassign)"))?;
-            self.set_routes(&routes)?;
+            routes.remove(&gsi);
+            // Without its irqfd nothing takes the route any more.
+            if let Err(error) = self.set_routes(&routes) {
+                tracing::warn!(gsi, %error, "a route that leads nowhere stays until the next change");
+            }
         }
         Ok(())
     }
@@ -296,4 +305,37 @@ impl Accelerator for Kvm {
 /// CPUID as it is saved: plain entries.
 fn cpuid_entries(cpuid: &CpuId) -> Vec<kvm_bindings::kvm_cpuid_entry2> {
     cpuid.as_slice().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    use super::*;
+
+    #[test]
+    fn a_vector_that_could_not_be_connected_can_be_connected_later() {
+        let kvm = match Kvm::new(Arc::new(Bus::default())) {
+            Ok(kvm) => kvm,
+            Err(e) => {
+                let test = std::thread::current().name().unwrap_or_default().to_owned();
+                println!("skipped: {test}: {}", crate::describe(&e));
+                return;
+            }
+        };
+        let message = MsiMessage {
+            address: 0xfee0_0000,
+            data: 0x40,
+        };
+        let event = || EventFd::new(EFD_NONBLOCK).unwrap();
+        let (taken, free) = (event(), event());
+        kvm.connect_msi(24, &taken, message).unwrap();
+        // KVM takes an eventfd once.
+        kvm.connect_msi(25, &taken, message).unwrap_err();
+        kvm.connect_msi(25, &free, message).unwrap();
+        let again = kvm.connect_msi(26, &free, message);
+        assert!(again.is_err(), "the eventfd is KVM's since it was connected");
+        kvm.disconnect_msi(25, &free).unwrap();
+        kvm.connect_msi(26, &free, message).unwrap();
+    }
 }

@@ -18,6 +18,7 @@ use super::{Error, kvm};
 /// Most MSRs and CPUID entries that a peer may send.
 const MAX_ENTRIES: usize = 1024;
 const MSR_IA32_TSC: u32 = 0x10;
+const MSR_IA32_TSC_DEADLINE: u32 = 0x6e0;
 
 /// Everything KVM knows about the guest but its memory.
 #[derive(Serialize, Deserialize)]
@@ -167,28 +168,50 @@ fn read_msrs(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, Error> 
         read.extend_from_slice(&msrs.as_slice()[..count]);
         rest = rest.get(count + 1..).unwrap_or_default();
     }
-    // Last, so that the least time passes between its reading and the guest's stop.
-    read.sort_by_key(|entry| entry.index == MSR_IA32_TSC);
     Ok(read)
 }
 
-/// An MSR that this host will not take is left at its reset value and named in the log.
+/// In the order of writing: KVM arms the deadline timer against the TSC of that moment, so the TSC comes before everything
+/// and the deadline after everything.
+fn in_order(entries: &[kvm_msr_entry]) -> Vec<kvm_msr_entry> {
+    let mut ordered = entries.to_vec();
+    ordered.sort_by_key(|entry| match entry.index {
+        MSR_IA32_TSC => 0,
+        MSR_IA32_TSC_DEADLINE => 2,
+        _ => 1,
+    });
+    ordered
+}
+
+/// An MSR that this host will not take is left as it is and named in the log.
 fn write_msrs(fd: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<(), Error> {
-    let mut rest = entries;
+    let entries = in_order(entries);
+    let mut rest = entries.as_slice();
     while !rest.is_empty() {
         let msrs =
             Msrs::from_entries(rest).map_err(|e| Error::State(format!("MSR list: {e:?}")))?;
         let count = fd.set_msrs(&msrs).map_err(kvm("KVM_SET_MSRS"))?;
         if let Some(refused) = rest.get(count) {
-            tracing::debug!(
-                index = refused.index,
-                value = refused.data,
-                "MSR not restored"
-            );
+            let msr = format!("{:#x}", refused.index);
+            // Some can only be read; the guest misses nothing where the value is the same.
+            if read_msr(fd, refused.index) == Some(refused.data) {
+                tracing::debug!(msr, "MSR cannot be written and has its value already");
+            } else {
+                tracing::warn!(msr, value = refused.data, "MSR refused by this host");
+            }
         }
         rest = rest.get(count + 1..).unwrap_or_default();
     }
     Ok(())
+}
+
+fn read_msr(fd: &VcpuFd, index: u32) -> Option<u64> {
+    let entry = kvm_msr_entry {
+        index,
+        ..Default::default()
+    };
+    let mut msrs = Msrs::from_entries(&[entry]).ok()?;
+    (fd.get_msrs(&mut msrs).ok()? == 1).then(|| msrs.as_slice()[0].data)
 }
 
 #[cfg(test)]
@@ -196,6 +219,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
+    use super::{MSR_IA32_TSC, MSR_IA32_TSC_DEADLINE, in_order, kvm_msr_entry};
     use crate::accel::kvm::Kvm;
     use crate::accel::{Accelerator, Slot};
     use crate::boot::Entry;
@@ -243,6 +267,17 @@ mod tests {
             assert!(Instant::now() < end, "the guest does not count");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn the_tsc_is_written_before_and_the_deadline_after_all_other_msrs() {
+        let entry = |index| kvm_msr_entry {
+            index,
+            ..Default::default()
+        };
+        let sent = [MSR_IA32_TSC_DEADLINE, 0x174, 0x1b, MSR_IA32_TSC].map(entry);
+        let order: Vec<_> = in_order(&sent).iter().map(|e| e.index).collect();
+        assert_eq!(order, [MSR_IA32_TSC, 0x174, 0x1b, MSR_IA32_TSC_DEADLINE]);
     }
 
     #[test]
