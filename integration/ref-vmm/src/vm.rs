@@ -90,8 +90,13 @@ pub enum Error {
     )]
     NotStarted,
     /// VFs that could not even be reset.
-    #[error("The vCPU stays paused: {0}")]
-    Unrecovered(String),
+    #[error("{vcpu}: {report}")]
+    Unrecovered {
+        /// What the vCPU does.
+        vcpu: &'static str,
+        /// What became of each VF.
+        report: GroupReport,
+    },
 }
 
 /// Everything of a VM but its memory and what is on its GPUs.
@@ -266,7 +271,11 @@ impl Vm {
         if !self.is_running() {
             return Ok(());
         }
-        self.with_group(|group| group.quiesce())?;
+        if let Err(error) = self.with_group(|group| group.quiesce()) {
+            // The group has gone back by itself, but a VF that could not must not be left to a running vCPU.
+            self.recover()?;
+            return Err(error.into());
+        }
         if let Err(error) = self.pause_vcpu() {
             self.recover()?;
             return Err(error);
@@ -315,18 +324,38 @@ impl Vm {
         self.start.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way back after anything that failed: the VFs as a group, then the vCPU. The vCPU runs also when a VF had to be
-    /// reset, since its guest may have other things to do; the report says so.
+    /// The way back after anything that failed: the vCPU is parked until it is known what becomes of the VFs, then they come
+    /// back as a group, then the vCPU. It runs also when a VF had to be reset, since its guest may have other things to do;
+    /// the report says so.
     ///
     /// # Errors
-    /// [`Error::Unrecovered`] when a VF could not be brought back at all; the vCPU stays parked.
+    /// [`Error::Unrecovered`] when a VF could not be brought back at all; the vCPU stays parked, unless it did not even park.
     pub fn recover(&self) -> Result<GroupReport, Error> {
+        if let Err(error) = self.pause_vcpu() {
+            tracing::warn!(%error, "the VFs go back while the vCPU runs");
+        }
         let report = self.with_group(|group| group.give_back());
         if report.members.iter().any(|(_, outcome)| outcome.is_err()) {
-            return Err(Error::Unrecovered(report.to_string()));
+            let vcpu = if self.is_running() {
+                "The vCPU runs on, since it does not park"
+            } else {
+                "The vCPU stays paused"
+            };
+            return Err(Error::Unrecovered { vcpu, report });
         }
         self.run_vcpu();
         Ok(report)
+    }
+
+    /// The user has been given this report: VFs that it calls reset are not reported again, and may migrate.
+    pub fn told(&self, report: &GroupReport) {
+        for (id, outcome) in &report.members {
+            if matches!(outcome, Ok(Outcome::Reset { .. }))
+                && let Some(device) = self.devices.iter().find(|d| d.device_id() == id)
+            {
+                device.acknowledge_reset();
+            }
+        }
     }
 
     /// The state of the paused VM.
@@ -407,7 +436,9 @@ impl VmState {
 impl Drop for Vm {
     fn drop(&mut self) {
         if let Err(error) = self.accelerator.pause() {
-            tracing::error!(%error, "the vCPU does not park");
+            tracing::error!(%error, "the vCPU does not park; guest RAM stays mapped until the process ends");
+            // The vCPU's thread is left behind and goes on to use it.
+            std::mem::forget(self.ram.clone());
         }
         for device in &self.devices {
             device.passthrough().vf().unplug();

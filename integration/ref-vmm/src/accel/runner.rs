@@ -58,7 +58,7 @@ struct Shared<V> {
     vcpu: Mutex<V>,
 }
 
-/// A vCPU and its thread; dropping it ends the thread.
+/// A vCPU and its thread; dropping it ends the thread, or leaves it behind when it does not park.
 pub struct Runner<V: Vcpu> {
     shared: Arc<Shared<V>>,
     kick: V::Kick,
@@ -164,7 +164,8 @@ impl<V: Vcpu> Runner<V> {
 
 impl<V: Vcpu> Drop for Runner<V> {
     fn drop(&mut self) {
-        // A thread that does not park would not quit either: better leaked than a VMM that hangs.
+        // A thread that does not park would not quit either: better leaked than a VMM that hangs. Whoever parked it in vain
+        // before has kept the guest's RAM for it.
         if self.park().is_ok() {
             lock(&self.shared.control).wish = Wish::Quit;
             self.shared.changed.notify_all();

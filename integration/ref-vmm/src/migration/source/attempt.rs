@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One attempt at a migration, step by step, and the way back from each of them.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use vm_migration::Migratable;
@@ -19,6 +21,9 @@ use super::super::watch::Watch;
 use super::Error;
 use crate::events::Events;
 use crate::vm::{self, Vm};
+
+/// What holds when an attempt has failed before it touched the VM.
+pub(super) const NEVER_PAUSED: &str = "The guest runs on at the source and was never paused";
 
 /// An attempt under way.
 pub(super) struct Attempt<'a> {
@@ -224,20 +229,30 @@ impl<'a> Attempt<'a> {
             }
             give_up();
         };
-        let (memory, reports) = std::thread::scope(|scope| {
-            let threads: Vec<_> = vm
-                .devices()
-                .iter()
-                .map(|device| scope.spawn(|| device.send_to(endpoint).map_err(failed).ok()))
-                .collect();
-            let memory =
-                ram::send(channel, vm.ram(), &last, Zeros::Send).inspect_err(|_| give_up());
+        let (started, memory, reports) = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            let started = vm.devices().iter().try_for_each(|device| {
+                let send = || device.send_to(endpoint).map_err(failed).ok();
+                let name = format!("save {}", device.device_id());
+                threads.push(Builder::new().name(name).spawn_scoped(scope, send)?);
+                Ok::<_, io::Error>(())
+            });
+            let memory = match started {
+                Ok(()) => {
+                    ram::send(channel, vm.ram(), &last, Zeros::Send).inspect_err(|_| give_up())
+                }
+                Err(_) => {
+                    give_up();
+                    Ok(0)
+                }
+            };
             let reports: Vec<_> = threads
                 .into_iter()
                 .map(|thread| thread.join().expect("a stream's thread does not panic"))
                 .collect();
-            (memory, reports)
+            (started, memory, reports)
         });
+        started.map_err(|e| Error::Thread("a VF's stream", e))?;
         let first = first_failure
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
@@ -292,8 +307,7 @@ impl<'a> Attempt<'a> {
 
     /// Nothing of go was written, so the guest is still ours.
     fn abandon(&self, channel: Channel, error: Error) -> Go {
-        let reason = crate::describe(&error);
-        std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
+        say_abandon(channel, &error);
         Go::NotTaken(error)
     }
 
@@ -319,15 +333,32 @@ impl<'a> Attempt<'a> {
             let _ = device.stop_dirty_log();
         }
         if !self.touched {
-            return "The guest runs on at the source and was never paused".into();
+            return NEVER_PAUSED.into();
         }
         match self.vm.recover() {
-            Ok(report) => format!("The guest runs on at the source; {report}"),
-            Err(error) => format!(
-                "The guest is paused at the source: {}",
-                crate::describe(&error)
-            ),
+            Ok(report) => {
+                self.vm.told(&report);
+                format!("The guest runs on at the source; {report}")
+            }
+            Err(error) => {
+                let is = if self.vm.is_running() {
+                    "has lost a VF and runs on"
+                } else {
+                    "is paused"
+                };
+                format!("The guest {is} at the source: {}", crate::describe(&error))
+            }
         }
+    }
+}
+
+/// Tells the destination on a thread of its own: the guest comes first. Without a thread it is not told in words; it
+/// gives up when the connection closes.
+pub(super) fn say_abandon(channel: Channel, error: &Error) {
+    let reason = crate::describe(error);
+    let say = move || channel.fail(Kind::Abandon, &reason);
+    if let Err(error) = Builder::new().name("abandon".into()).spawn(say) {
+        tracing::warn!(%error, "the destination is not told why");
     }
 }
 

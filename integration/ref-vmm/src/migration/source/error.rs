@@ -48,6 +48,9 @@ pub enum Error {
     /// Cancelled here.
     #[error("The migration was ended: {0}")]
     Cancelled(String),
+    /// The system has no thread for a part of it.
+    #[error("No thread could be started for {0}")]
+    Thread(&'static str, #[source] std::io::Error),
     /// VM state that is no JSON.
     #[error("The VM state cannot be written")]
     Encode(#[from] serde_json::Error),
