@@ -95,7 +95,7 @@ impl Channel {
     /// [`Error`].
     ///
     /// # Panics
-    /// When the value cannot be JSON, or is too large: it is this VMM's own.
+    /// When the value cannot be JSON: it is this VMM's own.
     pub fn send(&mut self, kind: Kind, value: &impl Serialize) -> Result<(), Error> {
         let payload = serde_json::to_vec(value).expect("messages can be written as JSON");
         self.send_raw(kind, 0, &payload)
@@ -125,7 +125,7 @@ impl Channel {
     /// # Errors
     /// [`Error`].
     pub fn send_raw(&mut self, kind: Kind, argument: u64, payload: &[u8]) -> Result<(), Error> {
-        let header = protocol::encode_header(kind, argument, payload);
+        let header = protocol::encode_header(kind, argument, payload)?;
         self.write(&header)?;
         self.write(payload)
     }

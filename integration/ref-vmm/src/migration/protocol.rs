@@ -72,6 +72,16 @@ pub enum Error {
         /// Its value.
         value: u64,
     },
+    /// A payload of this VMM's own that no receiver would take.
+    #[error("{kind:?} payload of {length} bytes, but a frame of its kind holds at most {most}")]
+    TooLong {
+        /// Of the frame.
+        kind: Kind,
+        /// Bytes of the payload.
+        length: usize,
+        /// Most bytes of its kind.
+        most: u32,
+    },
     /// The bytes changed on the way.
     #[error("{0:?} frame with a wrong checksum: the connection alters data")]
     Checksum(Kind),
@@ -235,15 +245,22 @@ pub struct Header {
 
 /// Encodes the header of a frame.
 ///
-/// # Panics
-/// When the payload is longer than its kind allows: what is sent is this VMM's own.
-#[must_use]
-pub fn encode_header(kind: Kind, argument: u64, payload: &[u8]) -> [u8; HEADER_SIZE] {
-    let length = u32::try_from(payload.len()).expect("a payload is bounded");
-    assert!(
-        length <= kind.max_length(),
-        "{kind:?} payload of {length} bytes"
-    );
+/// # Errors
+/// [`Error::TooLong`].
+pub fn encode_header(
+    kind: Kind,
+    argument: u64,
+    payload: &[u8],
+) -> Result<[u8; HEADER_SIZE], Error> {
+    let most = kind.max_length();
+    let length = u32::try_from(payload.len())
+        .ok()
+        .filter(|length| *length <= most)
+        .ok_or(Error::TooLong {
+            kind,
+            length: payload.len(),
+            most,
+        })?;
     let mut bytes = [0; HEADER_SIZE];
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
@@ -252,7 +269,7 @@ pub fn encode_header(kind: Kind, argument: u64, payload: &[u8]) -> [u8; HEADER_S
     bytes[16..20].copy_from_slice(&length.to_le_bytes());
     let checksum = checksum(&bytes[..24], payload);
     bytes[24..].copy_from_slice(&checksum.to_le_bytes());
-    bytes
+    Ok(bytes)
 }
 
 /// Decodes a header and checks every field but the checksum, which needs the payload: see [`Header::verify`].
@@ -383,7 +400,7 @@ mod tests {
     #[test]
     fn a_frame_comes_back_as_it_was() {
         let payload = b"page";
-        let header = decode_header(&encode_header(Kind::Memory, 0x1000, payload)).unwrap();
+        let header = decode_header(&encode_header(Kind::Memory, 0x1000, payload).unwrap()).unwrap();
         assert_eq!(
             (header.kind, header.argument, header.length),
             (Kind::Memory, 0x1000, 4)
@@ -394,7 +411,7 @@ mod tests {
     #[test]
     fn one_altered_bit_anywhere_is_noticed() {
         let payload = *b"some bytes of state";
-        let bytes = encode_header(Kind::State, 0, &payload);
+        let bytes = encode_header(Kind::State, 0, &payload).unwrap();
         for bit in 0..8 * (HEADER_SIZE + payload.len()) {
             let (mut bytes, mut payload) = (bytes, payload);
             match bit / 8 {
@@ -408,15 +425,23 @@ mod tests {
 
     #[test]
     fn a_length_is_refused_before_anybody_takes_memory_for_it() {
-        let mut bytes = encode_header(Kind::Memory, 0, &[]);
+        let mut bytes = encode_header(Kind::Memory, 0, &[]).unwrap();
         bytes[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
         let error = decode_header(&bytes).unwrap_err();
         assert!(error.to_string().contains("length 0xffffffff"), "{error}");
     }
 
     #[test]
+    fn a_payload_that_no_receiver_would_take_is_not_sent() {
+        let most = vec![0; MAX_STATE as usize];
+        assert!(encode_header(Kind::State, 0, &most).is_ok());
+        let error = encode_header(Kind::Config, 0, &most).unwrap_err();
+        assert!(error.to_string().contains("at most 1048576"), "{error}");
+    }
+
+    #[test]
     fn another_version_is_named() {
-        let mut bytes = encode_header(Kind::Go, 0, &[]);
+        let mut bytes = encode_header(Kind::Go, 0, &[]).unwrap();
         bytes[4] = 9;
         assert!(
             decode_header(&bytes)

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use super::Error;
 use crate::vm::Vf;
 
+/// How often a waiter looks whether VFs are still busy.
+const SLICE: Duration = Duration::from_millis(200);
+
 /// Which VFs have been loaded.
 pub(super) struct Loads<'a> {
     devices: &'a [Vf],
@@ -42,35 +45,81 @@ impl<'a> Loads<'a> {
         self.changed.notify_all();
     }
 
+    /// Whether a VF is being moved. No byte moves while the kernel takes it from RESUMING to STOP, which may last longer
+    /// than anybody's patience with a silent peer; the device's own deadlines bound it.
+    fn is_busy(&self) -> bool {
+        self.devices.iter().any(|d| d.info().busy.is_some())
+    }
+
     /// A number that changes as long as VFs are being loaded.
     pub(super) fn activity(&self) -> u64 {
-        let bytes: u64 = self.devices.iter().map(|d| d.progress().view().bytes).sum();
-        bytes + self.count.load(Ordering::SeqCst)
+        self.activity_while(self.is_busy())
+    }
+
+    fn activity_while(&self, busy: bool) -> u64 {
+        let tick = u64::from(busy);
+        self.count.fetch_add(tick, Ordering::SeqCst) + tick
     }
 
     /// Waits until all are loaded. The source has their receipts before it sends the state, so little can be missing.
     pub(super) fn wait(&self, patience: Duration) -> Result<(), Error> {
-        let end = Instant::now() + patience;
+        self.wait_for(self.devices.len(), patience, || self.is_busy())
+    }
+
+    fn wait_for(
+        &self,
+        all: usize,
+        patience: Duration,
+        is_busy: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        let mut end = Instant::now() + patience;
         let mut done = self.lock();
         loop {
             if let Some((id, Err(reason))) = done.iter().find(|(_, result)| result.is_err()) {
                 return Err(Error::Loads(format!("{id}: {reason}")));
             }
-            if done.len() == self.devices.len() {
+            if done.len() == all {
                 return Ok(());
+            }
+            if is_busy() {
+                end = Instant::now() + patience;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let (have, all) = (done.len(), self.devices.len());
+                let have = done.len();
                 return Err(Error::Loads(format!(
                     "{have} of {all} streams came within {patience:?}"
                 )));
             }
             done = self
                 .changed
-                .wait_timeout(done, left)
+                .wait_timeout(done, left.min(SLICE))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_vf_is_waited_for_longer_than_an_idle_one() {
+        let loads = Loads::new(&[]);
+        let patience = Duration::from_millis(50);
+        let asked = AtomicU64::new(0);
+        let busy_at_first = || asked.fetch_add(1, Ordering::SeqCst) < 3;
+        let before = Instant::now();
+        let error = loads.wait_for(1, patience, busy_at_first).unwrap_err();
+        assert!(error.to_string().contains("0 of 1"), "{error}");
+        assert!(before.elapsed() >= 3 * patience);
+    }
+
+    #[test]
+    fn a_busy_vf_is_activity_and_an_idle_one_is_not() {
+        let loads = Loads::new(&[]);
+        assert_ne!(loads.activity_while(true), loads.activity_while(true));
+        assert_eq!(loads.activity_while(false), loads.activity_while(false));
     }
 }

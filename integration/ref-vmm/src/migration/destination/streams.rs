@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The VFs' streams of an attempt, each on a connection of its own beside the main one.
 
+use std::thread::Builder;
 use std::time::Duration;
 
 use xe_vfio_device::device::DeviceError;
@@ -28,7 +29,11 @@ impl Destination {
         loop {
             match listener.accept(ACCEPT_SLICE, accepting) {
                 Ok(connection) => {
-                    scope.spawn(move || self.take_stream(connection, loads, accepting));
+                    let take = move || self.take_stream(connection, loads, accepting);
+                    let thread = Builder::new().name("load".into());
+                    if let Err(error) = thread.spawn_scoped(scope, take) {
+                        tracing::warn!(%error, "a connection is dropped");
+                    }
                 }
                 Err(EndpointError::Nobody { .. }) => {}
                 Err(EndpointError::Cancelled) => return,
