@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::accel::Choice;
 use crate::api::Request;
-use crate::config::{DeviceConfig, HostConfig, VmConfig, check_devices, parse_memory};
+use crate::config::{
+    DeviceConfig, HostConfig, VmConfig, check_devices, parse_memory, parse_seconds,
+};
 use crate::migration::Limits;
 use crate::serial::Target;
 
@@ -68,8 +70,8 @@ pub enum Remote {
         /// tcp:HOST:PORT or unix:PATH
         url: String,
         /// Seconds until the source gives up and its guest runs on.
-        #[arg(long)]
-        timeout: Option<f64>,
+        #[arg(long, value_parser = parse_seconds)]
+        timeout: Option<Duration>,
     },
     /// Gives up a migration; its guest runs on at the source.
     CancelMigration,
@@ -90,7 +92,10 @@ impl From<Remote> for Request {
             Remote::Pause => Self::Pause {},
             Remote::Resume { force } => Self::Resume { force },
             Remote::Snapshot { url } => Self::Snapshot { url },
-            Remote::SendMigration { url, timeout } => Self::SendMigration { url, timeout },
+            Remote::SendMigration { url, timeout } => Self::SendMigration {
+                url,
+                timeout: timeout.map(|time| time.as_secs_f64()),
+            },
             Remote::CancelMigration => Self::CancelMigration {},
             Remote::ReceiveMigration { url } => Self::ReceiveMigration { url },
             Remote::Shutdown => Self::Shutdown {},
@@ -135,19 +140,19 @@ pub struct Run {
     #[arg(long)]
     pub restore: Option<Restore>,
     /// Seconds from the beginning of a migration to go.
-    #[arg(long, default_value = "300", value_parser = seconds)]
+    #[arg(long, default_value = "300", value_parser = parse_seconds)]
     pub migration_timeout: Duration,
     /// Seconds that a peer may be silent.
-    #[arg(long, default_value = "30", value_parser = seconds)]
+    #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub silence_timeout: Duration,
     /// Seconds that a VF may take for one read or write of its state
-    #[arg(long, value_parser = seconds, default_value = "20")]
+    #[arg(long, value_parser = parse_seconds, default_value = "20")]
     pub device_timeout: Duration,
     /// Seconds after loading in which a destination may run the guest.
-    #[arg(long, default_value = "30", value_parser = seconds)]
+    #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub lease: Duration,
     /// Seconds that the source waits for the answer to go.
-    #[arg(long, default_value = "30", value_parser = seconds)]
+    #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub answer_timeout: Duration,
 }
 
@@ -181,14 +186,6 @@ impl Run {
             ..Limits::default()
         }
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| format!("{text:?} is not a number of seconds"))
 }
 
 /// Where a VM is brought back from.

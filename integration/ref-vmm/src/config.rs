@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +98,33 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is not a size such as 256M"))
 }
 
+/// Shortest and longest time that may be set, in seconds: what comes of it can be added to any point in time.
+const SECONDS: std::ops::RangeInclusive<f64> = 0.001..=7.0 * 24.0 * 3600.0;
+
+/// A time that may be set, from seconds.
+///
+/// # Errors
+/// A sentence on what is wrong, also for what is no number.
+pub fn seconds(seconds: f64) -> Result<Duration, String> {
+    if SECONDS.contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(format!(
+        "{seconds} is not a time from 0.001 s to 604800 s, which is 7 days"
+    ))
+}
+
+/// As [`seconds`], from text.
+///
+/// # Errors
+/// A sentence on what is wrong.
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let number = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of seconds"))?;
+    seconds(number)
+}
+
 /// Checks that the devices' ids are different and that they fit on the bus.
 ///
 /// # Errors
@@ -127,6 +155,17 @@ mod tests {
         assert_eq!(parse_memory("4096"), Ok(4096));
         assert!(parse_memory("size=").is_err());
         assert!(parse_memory("99999999999G").is_err());
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_waited_for_is_refused() {
+        assert_eq!(parse_seconds("0.001"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse_seconds("604800"), Ok(Duration::from_secs(604_800)));
+        for text in [
+            "1e19", "604801", "inf", "NaN", "-1", "-0", "0", "1e-9", "", "5s",
+        ] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]

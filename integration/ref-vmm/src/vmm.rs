@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The process around a VM: which commands it takes when, and what holds after each of them.
 //!
-//! A long command takes the VM out of `State` and puts it back, so that others are answered meanwhile. `Undecided` is
+//! A long command takes the VM out of `State` and puts it back, so that others are answered meanwhile; [`held`] does so also
+//! when it panics. `Undecided` is
 //! the one state that needs a human: the guest was told to run at a destination and no word came back.
 
+mod held;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use xe_vfio_device::device::Options;
 use xe_vfio_device::transfer::{Endpoint, Listener};
 
+use self::held::{Awaited, Held, contained};
 use crate::api::{Request, Response};
-use crate::config::{DeviceConfig, HostConfig};
+use crate::config::{DeviceConfig, HostConfig, seconds};
 use crate::events::Events;
 use crate::migration::Limits;
 use crate::migration::destination::Destination;
@@ -133,7 +137,7 @@ impl Vmm {
     pub fn handle(&self, request: Request) -> (Response, Option<u8>) {
         tracing::info!(?request, "asked");
         let mut exit = None;
-        let result = match request {
+        let result = contained(|| match request {
             Request::Ping {} => Ok(json!({"pid": std::process::id()})),
             Request::Info {} => Ok(self.info()),
             Request::Pause {} => self.pause(),
@@ -149,8 +153,8 @@ impl Vmm {
                 self.cancel_for_shutdown();
                 Ok(Value::Null)
             }
-        };
-        let response = match result {
+        });
+        let response = match result.flatten() {
             Ok(ok) => Response::Done { ok },
             Err(error) => {
                 let state = self.state_name();
@@ -166,11 +170,11 @@ impl Vmm {
     }
 
     /// Takes the VM for a command.
-    fn take(&self, what: &'static str) -> Result<(Box<Vm>, Arc<Watch>), Failed> {
+    fn take(&self, what: &'static str) -> Result<Held<'_>, Failed> {
         let mut state = self.lock();
         let watch = Arc::new(Watch::default());
         match std::mem::replace(&mut *state, State::Busy(what, watch.clone())) {
-            State::Here(vm) => Ok((vm, watch)),
+            State::Here(vm) => Ok(Held::new(self, vm, watch)),
             other => {
                 *state = other;
                 Err(format!(
@@ -193,9 +197,9 @@ impl Vmm {
     }
 
     fn pause(&self) -> Result<Value, Failed> {
-        let (vm, _) = self.take("pausing")?;
+        let vm = self.take("pausing")?;
         let paused = vm.pause();
-        self.adopt(vm);
+        drop(vm);
         paused.map_err(|e| crate::describe(&e))?;
         self.events.report("paused", &json!({}));
         Ok(Value::Null)
@@ -204,24 +208,24 @@ impl Vmm {
     fn resume(&self, force: bool) -> Result<Value, Failed> {
         let vm = self.take_to_resume(force)?;
         let resumed = vm.resume();
-        self.adopt(vm);
+        drop(vm);
         let report = resumed.map_err(|e| crate::describe(&e))?;
         self.events
             .report("resumed", &json!({"devices": report.to_string()}));
         Ok(json!({"devices": report.to_string()}))
     }
 
-    fn take_to_resume(&self, force: bool) -> Result<Box<Vm>, Failed> {
+    fn take_to_resume(&self, force: bool) -> Result<Held<'_>, Failed> {
         let mut state = self.lock();
         if matches!(*state, State::Undecided(_)) && !force {
             return Err(format!("The guest may run at the destination. {LOOK}"));
         }
         let watch = Arc::new(Watch::default());
-        match std::mem::replace(&mut *state, State::Busy("resuming", watch)) {
-            State::Here(vm) => Ok(vm),
+        match std::mem::replace(&mut *state, State::Busy("resuming", watch.clone())) {
+            State::Here(vm) => Ok(Held::new(self, vm, watch)),
             State::Undecided(vm) => {
                 vm.devices().iter().for_each(|d| d.reclaim());
-                Ok(vm)
+                Ok(Held::new(self, vm, watch))
             }
             other => {
                 *state = other;
@@ -235,14 +239,14 @@ impl Vmm {
 
     fn snapshot(&self, url: &str) -> Result<Value, Failed> {
         let directory = snapshot::directory(url).map_err(|e| crate::describe(&e))?;
-        let (mut vm, _) = self.take("taking a snapshot")?;
+        let mut vm = self.take("taking a snapshot")?;
         let started = Instant::now();
         let saved = if vm.is_running() {
             Err("The VM runs; pause it first".to_owned())
         } else {
             snapshot::save(&mut vm, &directory).map_err(|e| crate::describe(&e))
         };
-        self.adopt(vm);
+        drop(vm);
         saved?;
         let ms = crate::migration::report::ms(started.elapsed());
         self.events
@@ -253,34 +257,35 @@ impl Vmm {
     fn send_migration(&self, url: &str, timeout: Option<f64>) -> Result<Value, Failed> {
         let endpoint: Endpoint = url.parse().map_err(|e| crate::describe(&e))?;
         let mut limits = self.limits;
-        if let Some(seconds) = timeout {
-            limits.total = Duration::try_from_secs_f64(seconds)
-                .map_err(|e| format!("A timeout of {seconds} s cannot be: {e}"))?;
+        if let Some(timeout) = timeout {
+            limits.total = seconds(timeout)?;
         }
-        let (vm, watch) = self.take("migrating")?;
+        let mut vm = self.take("migrating")?;
         if !vm.is_running() {
-            self.adopt(vm);
             return Err("The VM is paused; resume it before it is migrated".into());
         }
         self.events.report("migration", &json!({"url": url}));
-        match source::send(vm, &endpoint, &limits, &watch, &self.events) {
-            Outcome::HandedOver { vm, report } => {
-                // Closes its VFs from STOP.
-                drop(vm);
-                *self.lock() = State::HandedOver;
+        let watch = vm.watch();
+        match source::send(&mut vm, &endpoint, &limits, &watch, &self.events) {
+            Outcome::HandedOver { report } => {
+                vm.leave(|vm| {
+                    // Closes its VFs from STOP.
+                    drop(vm);
+                    State::HandedOver
+                });
                 let report = serde_json::to_value(report).map_err(|e| e.to_string())?;
                 self.events.report("migrated", &report);
                 Ok(report)
             }
-            Outcome::StillHere { vm, error, now } => {
-                self.adopt(vm);
+            Outcome::StillHere { error, now } => {
+                drop(vm);
                 let error = crate::describe(&error);
                 self.events
                     .report("migration-failed", &json!({"error": error, "now": now}));
                 Err(format!("{error}. {now}"))
             }
-            Outcome::Undecided { vm, error } => {
-                *self.lock() = State::Undecided(vm);
+            Outcome::Undecided { error } => {
+                vm.leave(State::Undecided);
                 let error = crate::describe(&error);
                 let now = format!(
                     "The destination may have been told to run the guest and has not answered: the guest stays \
@@ -350,13 +355,14 @@ impl Vmm {
             }
             *state = State::Busy("receiving", watch.clone());
         }
+        let place = Awaited(self);
         match self.destination().receive(listener, &watch) {
             Ok(vm) => {
                 self.adopt(vm);
                 Ok(())
             }
             Err(error) => {
-                *self.lock() = State::Empty;
+                drop(place);
                 let cancelled = watch.cancelled().is_some();
                 let error = crate::describe(&error);
                 let detail = json!({"error": error, "cancelled": cancelled});
@@ -372,7 +378,7 @@ impl Vmm {
     /// Why the last attempt failed.
     pub fn receive_until_here(&self, listener: &Listener, once: bool) -> Result<(), String> {
         loop {
-            match self.receive(listener) {
+            match contained(|| self.receive(listener))? {
                 Ok(()) => return Ok(()),
                 Err((error, cancelled)) if once || cancelled => return Err(error),
                 Err((error, _)) => {

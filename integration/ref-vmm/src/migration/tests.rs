@@ -60,20 +60,17 @@ fn listener() -> Listener {
         .unwrap()
 }
 
-fn send_to(endpoint: &Endpoint, limits: Limits) -> Outcome {
+fn send_to(endpoint: &Endpoint, limits: Limits) -> (Box<Vm>, Outcome) {
     let watch = Arc::new(Watch::default());
-    source::send(
-        running_vm(),
-        endpoint,
-        &limits,
-        &watch,
-        &Events::new(None).unwrap(),
-    )
+    let events = Events::new(None).unwrap();
+    let mut vm = running_vm();
+    let outcome = source::send(&mut vm, endpoint, &limits, &watch, &events);
+    (vm, outcome)
 }
 
 #[track_caller]
-fn assert_still_here(outcome: Outcome) -> Error {
-    let Outcome::StillHere { vm, error, now } = outcome else {
+fn assert_still_here((vm, outcome): (Box<Vm>, Outcome)) -> Error {
+    let Outcome::StillHere { error, now } = outcome else {
         panic!("the VM has gone")
     };
     assert!(vm.is_running(), "{now}");
@@ -122,7 +119,7 @@ fn arrives(endpoint: &Endpoint, listener: Listener) {
     std::thread::scope(|scope| {
         let receiving = scope
             .spawn(move || destination(Limits::default()).receive(&listener, &Watch::default()));
-        let Outcome::HandedOver { vm: left, report } = send_to(endpoint, Limits::default()) else {
+        let (left, Outcome::HandedOver { report }) = send_to(endpoint, Limits::default()) else {
             panic!("the VM was not handed over")
         };
         let arrived = receiving.join().unwrap().unwrap();
@@ -293,7 +290,7 @@ fn without_an_answer_to_go_the_guest_stays_paused() {
     let endpoint = listener.endpoint();
     std::thread::scope(|scope| {
         scope.spawn(move || drop(until_go(&listener)));
-        let Outcome::Undecided { vm, .. } = send_to(&endpoint, Limits::default()) else {
+        let (vm, Outcome::Undecided { .. }) = send_to(&endpoint, Limits::default()) else {
             panic!("the source has decided")
         };
         assert!(!vm.is_running());

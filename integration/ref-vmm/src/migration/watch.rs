@@ -66,6 +66,12 @@ impl Watch {
         inner.committed
     }
 
+    /// Whether it cannot be cancelled any more.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.lock().committed
+    }
+
     /// Why it was cancelled.
     #[must_use]
     pub fn cancelled(&self) -> Option<String> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The source's role: the guest runs here until the destination has everything, and again if anything fails before go.
 //!
-//! [`send`] takes the VM and answers what became of it. `HandedOver` means that it runs at the destination; what is left
+//! [`send`] answers what became of the VM. `HandedOver` means that it runs at the destination; what is left
 //! of it here has to be dropped, which closes its VFs from STOP. `StillHere` means that it is as alive as before.
 //! `Undecided` means that go may have been written and no answer came: the VM stays paused, since it may run at the
 //! destination, now or later. No time that passes here says otherwise.
@@ -26,26 +26,20 @@ use crate::vm::Vm;
 
 /// What became of the VM.
 pub enum Outcome {
-    /// It runs at the destination.
+    /// It runs at the destination; what is left of it here is to be dropped.
     HandedOver {
-        /// What is left of it; to be dropped.
-        vm: Box<Vm>,
         /// What it took.
         report: Report,
     },
     /// It is here.
     StillHere {
-        /// The VM.
-        vm: Box<Vm>,
         /// Why it did not move.
         error: Error,
         /// What holds now, a sentence.
         now: String,
     },
-    /// It may be anywhere.
+    /// It may be anywhere, and is paused here.
     Undecided {
-        /// The VM, paused.
-        vm: Box<Vm>,
         /// What happened to the answer.
         error: Error,
     },
@@ -53,7 +47,7 @@ pub enum Outcome {
 
 /// Moves a running VM to whoever listens at `endpoint`.
 pub fn send(
-    mut vm: Box<Vm>,
+    vm: &mut Vm,
     endpoint: &Endpoint,
     limits: &Limits,
     watch: &Arc<Watch>,
@@ -64,7 +58,7 @@ pub fn send(
     let timer = Timer::arm(total, move || {
         of_timer.cancel(&format!("it took longer than {} s", total.as_secs_f64()));
     });
-    let mut attempt = Attempt::new(&mut vm, endpoint, limits, watch, events);
+    let mut attempt = Attempt::new(vm, endpoint, limits, watch, events);
     let mut channel = None;
     match attempt.until_loaded(&mut channel) {
         Ok(loaded) => {
@@ -77,13 +71,13 @@ pub fn send(
                         // The crate refuses to run the VF here from now on.
                         let _ = device.complete_migration();
                     }
-                    Outcome::HandedOver { vm, report }
+                    Outcome::HandedOver { report }
                 }
                 Go::NotTaken(error) => {
                     let now = attempt.come_back();
-                    Outcome::StillHere { vm, error, now }
+                    Outcome::StillHere { error, now }
                 }
-                Go::Unknown(error) => Outcome::Undecided { vm, error },
+                Go::Unknown(error) => Outcome::Undecided { error },
             }
         }
         Err(error) => {
@@ -102,7 +96,7 @@ pub fn send(
                 std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
             }
             let now = attempt.come_back();
-            Outcome::StillHere { vm, error, now }
+            Outcome::StillHere { error, now }
         }
     }
 }
