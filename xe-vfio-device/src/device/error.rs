@@ -115,7 +115,7 @@ pub enum DeviceError {
     },
     /// The stream belongs to another attempt.
     #[error(
-        "The stream for {id} belongs to attempt {found}, the present one is {expected}; nothing was touched"
+        "The stream for {id} belongs to the attempt or snapshot {found}, the present one is {expected}; nothing was touched"
     )]
     OtherAttempt {
         /// The device.

@@ -148,6 +148,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
     /// [`DeviceError::Transition`] says where the VF is; [`DeviceError::HandedOver`]; [`DeviceError::WrongState`] in STOP.
     pub fn run(&self) -> Result<(), DeviceError> {
         self.still_ours()?;
+        self.shared().attempt = AttemptId::NONE;
         self.dirty().resumed();
         self.transition("resuming", DeviceState::Running, |vf| match vf {
             AnyVf::RunningP2p(vf) => Ok(vf.run().map(AnyVf::from)),
@@ -167,6 +168,8 @@ impl<P: Passthrough> XeVfioDevice<P> {
             return Ok(Outcome::GpuStateKept);
         }
         let earlier = self.shared().reset;
+        // The attempt is over: what is written to a file from now on bears no id of it.
+        self.shared().attempt = AttemptId::NONE;
         self.dirty().resumed();
         self.with("going back to RUNNING", |vf| {
             let recovered = recover_to_running(vf, &mut vec![0; 64 << 10], &mut |_| {});

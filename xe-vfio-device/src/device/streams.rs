@@ -6,10 +6,8 @@ use std::fs::File;
 use super::lifecycle::Step;
 use super::slot::{LOADING, SAVING};
 use super::{DeviceError, Passthrough, XeVfioDevice};
-use crate::state::{
-    AnyVf, DeviceState, Outcome, Recovered, ResetReason, Settled, Stuck, reset_to_running,
-};
-use crate::stream::{AttemptId, Manifest};
+use crate::state::{AnyVf, DeviceState, Outcome, ResetReason, Settled, Stuck, clean_for_load};
+use crate::stream::Manifest;
 use crate::transfer::{
     Connection, Endpoint, FileSink, Incoming, LoadReport, Loaded, Peer, PendingFile, Phase,
     SaveReport, Saved, Sink, Source, load, save, stream_path,
@@ -48,15 +46,16 @@ impl<P: Passthrough> XeVfioDevice<P> {
         self.save_to(FileSink::new(file))
     }
 
-    /// Prepares a destination before anything moves: resets the VF and takes it to STOP, so that a load begins with one arc.
+    /// Prepares a destination before anything moves: cleans the VF of whatever was in it, an earlier load's cut packet included, and
+    /// takes it to STOP, so that a load begins with one arc.
     ///
     /// # Errors
     /// [`DeviceError`].
     pub fn prepare_load(&self) -> Result<(), DeviceError> {
         self.manifest()?;
         self.with("being prepared", |vf| {
-            let reset = match reset_to_running(vf, ResetReason::Asked) {
-                Ok(Recovered { vf, .. }) => vf,
+            let reset = match clean_for_load(vf) {
+                Ok(vf) => vf,
                 Err(stuck) => return self.unresettable(stuck, ResetReason::Asked),
             };
             match reset.quiesce().and_then(|vf| vf.stop()) {
@@ -77,7 +76,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
     }
 
     /// Loads a stream that the VMM has accepted or opened; see [`Incoming`]. The VF is in STOP with the new state afterwards. A VF
-    /// that is still in RUNNING, as one is after it was opened, is stopped first.
+    /// that is still in RUNNING, as one is after it was opened, is cleaned and stopped first.
     ///
     /// # Errors
     /// [`DeviceError::OtherDevice`], [`DeviceError::OtherAttempt`] and [`DeviceError::Incompatible`] before anything was touched;
@@ -97,7 +96,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             let stopped = match vf {
                 AnyVf::Stopped(vf) => Ok(vf),
                 AnyVf::RunningP2p(vf) => vf.stop(),
-                AnyVf::Running(vf) => vf.quiesce().and_then(|vf| vf.stop()),
+                AnyVf::Running(vf) => clean_for_load(vf.into()).and_then(|vf| vf.quiesce()?.stop()),
                 other => {
                     let error = self.wrong_state(&other, DeviceState::Stop);
                     return (other, Err(error));
@@ -167,12 +166,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 found: incoming.device_id().to_owned(),
             });
         }
-        let (found, present) = (incoming.attempt(), self.shared().attempt);
-        let expected = if S::ENDS_WITH_STREAM {
-            AttemptId::NONE
-        } else {
-            present
-        };
+        let (found, expected) = (incoming.attempt(), self.shared().attempt);
         if found != expected {
             return Err(DeviceError::OtherAttempt {
                 id: id(),

@@ -35,7 +35,8 @@ pub use backend::{DataStream, MigrationDevice};
 pub use device_state::{DeviceState, StateError, UnknownState};
 pub use error::{Stuck, TransitionError};
 pub use recovery::{
-    Outcome, Recovered, ResetReason, Settled, recover_to_running, reset_to_running, settle,
+    Outcome, Recovered, ResetReason, Settled, clean_for_load, recover_to_running, reset_to_running,
+    settle,
 };
 pub use session::{Lost, Running, RunningP2p, Stopped, Vf};
 pub use streaming::{Loading, Saving, StreamDead};

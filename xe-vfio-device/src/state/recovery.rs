@@ -3,7 +3,7 @@
 //!
 //! What is tried is the failure table of docs/design.md: a save is drained to its end, each arc of the way back is tried twice,
 //! and a reset is the last resort. A load that was not finished is always reset, since half of another VF's state must not run; and since
-//! a packet that was cut short outlives the reset, a save is begun and reset behind it (see [`reset_to_running`]).
+//! a packet that was cut short outlives the reset, a save is begun and reset behind it (see [`clean_for_load`]).
 
 use thiserror::Error;
 
@@ -60,12 +60,7 @@ pub enum Settled<D: MigrationDevice> {
     Running(Recovered<D>),
 }
 
-/// Resets the VF, trying twice.
-///
-/// After an aborted load the PF still holds the packet that was cut short and would take the next load's first bytes for its
-/// rest: neither reset nor close drops it, only entering STOP_COPY does (the Xe PF keeps it as `migration.pending`; seen in the lab). So
-/// STOP_COPY is entered then, and left by another reset; when the VF does not get there, it is clean but for that packet,
-/// and the next load fails and leads here again.
+/// Resets the VF, trying twice; after an aborted load it is made clean as by [`clean_for_load`].
 ///
 /// # Errors
 /// [`Stuck`]: most likely the device is gone.
@@ -76,10 +71,33 @@ pub fn reset_to_running<D: MigrationDevice>(
     let outcome = Outcome::Reset { why };
     let mut vf = reset_twice(vf)?;
     if matches!(why, ResetReason::LoadAborted) {
-        let saving = vf.quiesce().and_then(|vf| vf.stop()).and_then(Vf::save);
-        vf = reset_twice(saving.map_or_else(|stuck| stuck.vf, AnyVf::from))?;
+        vf = forget_cut_packet(vf)?;
     }
     Ok(Recovered { vf, outcome })
+}
+
+/// Resets a VF of unknown history so that a load can begin: what was in it is lost, and with it the packet that an earlier load
+/// or save, maybe another process's, may have left cut short.
+///
+/// # Errors
+/// [`Stuck`] as for [`reset_to_running`].
+pub fn clean_for_load<D: MigrationDevice>(vf: AnyVf<D>) -> Result<Vf<D, Running>, Stuck<D>> {
+    match vf {
+        AnyVf::Running(vf) => forget_cut_packet(vf),
+        other => forget_cut_packet(reset_twice(other)?),
+    }
+}
+
+/// The PF keeps a packet that was cut short and would take the next load's first bytes for its rest: neither reset nor close
+/// drops it, only entering STOP_COPY does (`migration.pending` of the Xe PF; the conformance suite has it as
+/// restore/half_a_packet_outlives_a_reset). So STOP_COPY is entered, and left by a reset. A VF that does not get there is
+/// clean but for that packet; then the next load may fail, and leads here again.
+fn forget_cut_packet<D: MigrationDevice>(vf: Vf<D, Running>) -> Result<Vf<D, Running>, Stuck<D>> {
+    let saving = vf
+        .quiesce()
+        .and_then(|vf| vf.stop())
+        .and_then(|vf| vf.save());
+    reset_twice(saving.map_or_else(|stuck| stuck.vf, AnyVf::from))
 }
 
 fn reset_twice<D: MigrationDevice>(vf: AnyVf<D>) -> Result<Vf<D, Running>, Stuck<D>> {

@@ -9,12 +9,13 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// A number that a destination chooses for each attempt and tells the source on the main connection. A stream that bears
-/// another one is left over from an earlier attempt, or comes from somebody else, and is refused.
+/// another one is left over from an earlier attempt, or comes from somebody else, and is refused. In a file it is the
+/// number of the snapshot that the file is part of.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct AttemptId(pub u128);
 
 impl AttemptId {
-    /// No attempt: what streams in files bear.
+    /// No attempt: what a stream in a file bears when it is part of no snapshot.
     pub const NONE: Self = Self(0);
 
     /// A new attempt's id, from the kernel's random numbers.

@@ -99,7 +99,7 @@ impl<S: Sink> Job<'_, S> {
         if self.context.cancel.is_cancelled() {
             return untouched(vf, SaveError::Cancelled);
         }
-        let attempt = self.sink.get().attempt(self.context.attempt);
+        let attempt = self.context.attempt;
         let writer = match Writer::for_attempt(
             self.sink.clone(),
             self.manifest,

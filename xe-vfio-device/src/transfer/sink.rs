@@ -8,7 +8,7 @@ use super::connection::{Closer, Connection};
 use super::deadlines::Deadlines;
 use super::error::SaveError;
 use super::file::PendingFile;
-use crate::stream::{AttemptId, Receipt, ReceiptError};
+use crate::stream::{Receipt, ReceiptError};
 
 /// A place for a stream.
 pub trait Sink: Write + Send {
@@ -17,9 +17,6 @@ pub trait Sink: Write + Send {
     /// # Errors
     /// When the deadlines cannot be set.
     fn begin(&mut self, deadlines: &Deadlines) -> io::Result<()>;
-
-    /// The attempt that the stream bears: the present one, or none where streams are kept.
-    fn attempt(&self, present: AttemptId) -> AttemptId;
 
     /// What ends blocked writes, if writes can block.
     ///
@@ -78,10 +75,6 @@ impl<C: Connection> Write for Peer<C> {
 impl<C: Connection> Sink for Peer<C> {
     fn begin(&mut self, deadlines: &Deadlines) -> io::Result<()> {
         self.0.set_timeout(deadlines.network)
-    }
-
-    fn attempt(&self, present: AttemptId) -> AttemptId {
-        present
     }
 
     fn closer(&self) -> io::Result<Option<Closer>> {
@@ -156,10 +149,6 @@ impl Write for FileSink {
 impl Sink for FileSink {
     fn begin(&mut self, _: &Deadlines) -> io::Result<()> {
         Ok(())
-    }
-
-    fn attempt(&self, _: AttemptId) -> AttemptId {
-        AttemptId::NONE
     }
 
     fn closer(&self) -> io::Result<Option<Closer>> {
