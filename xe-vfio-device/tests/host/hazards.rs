@@ -7,7 +7,7 @@ use host_sim::host::HostConfig;
 use host_sim::vf::{Effect, Op};
 use xe_vfio_device::state::{
     AnyVf, DeviceState, MigrationDevice, Outcome, ResetReason, StateError, TransitionError,
-    reset_to_running,
+    clean_for_load, reset_to_running,
 };
 use xe_vfio_device::uapi::{Errno, MigrationFlags};
 
@@ -42,6 +42,57 @@ fn a_cancelled_save_gives_the_guest_its_gpu_back() {
     assert_eq!(recovered(saving), Outcome::GpuStateKept);
     assert!(device.holds(2));
     assert_running(&device);
+}
+
+/// Reads the whole state of VF 2 of a host.
+fn whole_stream(host: &TestHost) -> Vec<u8> {
+    let device = host.open(2);
+    device.fill(9);
+    let mut saving = device.stopped().save().unwrap();
+    let (mut stream, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
+    loop {
+        match saving.read(&mut buffer).unwrap() {
+            0 => break,
+            count => stream.extend_from_slice(&buffer[..count]),
+        }
+    }
+    saving.finish().unwrap();
+    stream
+}
+
+/// Leaves VF 1 with a packet that was cut short, closed.
+fn cut_a_packet_short(host: &TestHost) {
+    let device = host.open(1);
+    let mut saving = device.stopped().save().unwrap();
+    // The descriptor packet has 40 bytes; this ends within the next one.
+    saving.read(&mut [0; 100]).unwrap();
+    saving.reset().unwrap();
+}
+
+#[test]
+fn a_packet_cut_short_by_another_process_spoils_a_load_on_a_vf_that_was_only_reset() {
+    let host = TestHost::new();
+    let stream = whole_stream(&host);
+    cut_a_packet_short(&host);
+    let mut loading = host.open(1).stopped().load().unwrap();
+    let written = loading.write_all(&stream);
+    assert!(
+        written.is_err() || loading.finish().is_err(),
+        "the hazard is not simulated any more"
+    );
+}
+
+#[test]
+fn a_cleaned_vf_takes_a_load_whatever_another_process_left_in_it() {
+    let host = TestHost::new();
+    let stream = whole_stream(&host);
+    cut_a_packet_short(&host);
+    let device = host.open(1);
+    let clean = clean_for_load(device.running().into()).unwrap();
+    let mut loading = clean.quiesce().unwrap().stop().unwrap().load().unwrap();
+    loading.write_all(&stream).unwrap();
+    loading.finish().unwrap();
+    assert!(device.holds(9));
 }
 
 #[test]
