@@ -23,7 +23,7 @@ use crate::migration::destination::Destination;
 use crate::migration::source::{self, Outcome};
 use crate::migration::watch::Watch;
 use crate::snapshot;
-use crate::vm::Vm;
+use crate::vm::{self, Vm};
 
 /// What is here.
 enum State {
@@ -199,6 +199,10 @@ impl Vmm {
     fn pause(&self) -> Result<Value, Failed> {
         let vm = self.take("pausing")?;
         let paused = vm.pause();
+        if let Err(vm::Error::Group(error)) = &paused {
+            // The answer has it in words.
+            vm.told(&error.report);
+        }
         drop(vm);
         paused.map_err(|e| crate::describe(&e))?;
         self.events.report("paused", &json!({}));
@@ -208,6 +212,9 @@ impl Vmm {
     fn resume(&self, force: bool) -> Result<Value, Failed> {
         let vm = self.take_to_resume(force)?;
         let resumed = vm.resume();
+        if let Ok(report) = &resumed {
+            vm.told(report);
+        }
         drop(vm);
         let report = resumed.map_err(|e| crate::describe(&e))?;
         self.events

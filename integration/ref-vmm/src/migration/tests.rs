@@ -148,6 +148,20 @@ fn a_vm_arrives_over_tcp_with_its_memory() {
 }
 
 #[test]
+fn a_destination_that_was_told_to_go_cannot_be_cancelled() {
+    let listener = listener();
+    let endpoint = listener.endpoint();
+    let watch = Watch::default();
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(|| destination(Limits::default()).receive(&listener, &watch));
+        let (_left, outcome) = send_to(&endpoint, Limits::default());
+        assert!(matches!(outcome, Outcome::HandedOver { .. }));
+        receiving.join().unwrap().unwrap();
+    });
+    assert!(!watch.cancel("too late"));
+}
+
+#[test]
 fn a_vm_arrives_over_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::Unix(directory.path().join("socket"));
@@ -306,6 +320,39 @@ fn a_destination_that_fails_after_go_gives_the_guest_back() {
         let error = assert_still_here(send_to(&endpoint, Limits::default()));
         assert!(
             matches!(&error, Error::Peer(reason) if reason == "no more room"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_destination_that_gave_up_before_go_gives_the_guest_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::Unix(directory.path().join("socket"));
+    let listener = endpoint.listen().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut channel = accept(&listener);
+            next(&mut channel);
+            let ready = Ready {
+                attempt: "1".repeat(32),
+                lease_ms: 1000,
+                prepare_ms: 0.0,
+            };
+            channel.send(Kind::Ready, &ready).unwrap();
+            while next(&mut channel).0 != Kind::State {}
+            channel
+                .send(Kind::Loaded, &Loaded { load_ms: 0.0 })
+                .unwrap();
+            // Closed at once: go meets a socket that takes nothing, or none at all.
+            let reason = Reason {
+                reason: "the lease is over".into(),
+            };
+            channel.send(Kind::Failed, &reason).unwrap();
+        });
+        let error = assert_still_here(send_to(&endpoint, Limits::default()));
+        assert!(
+            matches!(&error, Error::Peer(reason) if reason == "the lease is over"),
             "{error}"
         );
     });

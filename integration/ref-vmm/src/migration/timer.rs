@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A deadline for a whole migration: cancels it when it is not disarmed in time.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 /// An armed deadline; dropping it disarms it.
@@ -16,22 +17,25 @@ pub struct Timer {
 
 impl Timer {
     /// Runs `act` after `time`, unless it is disarmed before.
-    #[must_use]
-    pub fn arm(time: Duration, act: impl FnOnce() + Send + 'static) -> Self {
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn arm(time: Duration, act: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let (disarm, disarmed) = channel();
         let expired = Arc::new(AtomicBool::new(false));
         let of_thread = expired.clone();
-        let thread = std::thread::spawn(move || {
+        let wait = move || {
             if disarmed.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
                 of_thread.store(true, Ordering::SeqCst);
                 act();
             }
-        });
-        Self {
+        };
+        let thread = Builder::new().name("timer".into()).spawn(wait)?;
+        Ok(Self {
             disarm: Some(disarm),
             expired,
             thread: Some(thread),
-        }
+        })
     }
 
     /// Disarms it; true when it had not expired. Nothing happens later on.
@@ -71,11 +75,12 @@ mod tests {
         assert!(
             Timer::arm(Duration::from_secs(60), move || act
                 .store(true, Ordering::SeqCst))
+            .unwrap()
             .disarm()
         );
         assert!(!acted.load(Ordering::SeqCst));
         let act = acted.clone();
-        let timer = Timer::arm(Duration::ZERO, move || act.store(true, Ordering::SeqCst));
+        let timer = Timer::arm(Duration::ZERO, move || act.store(true, Ordering::SeqCst)).unwrap();
         while !timer.has_expired() {
             std::thread::yield_now();
         }

@@ -17,7 +17,6 @@ use xe_vfio_device::transfer::Endpoint;
 use self::attempt::{Attempt, Go};
 pub use self::error::Error;
 use super::Limits;
-use super::protocol::Kind;
 use super::report::Report;
 use super::timer::Timer;
 use super::watch::Watch;
@@ -58,6 +57,14 @@ pub fn send(
     let timer = Timer::arm(total, move || {
         of_timer.cancel(&format!("it took longer than {} s", total.as_secs_f64()));
     });
+    let timer = match timer {
+        Ok(timer) => timer,
+        Err(source) => {
+            let error = Error::Thread("the deadline", source);
+            let now = attempt::NEVER_PAUSED.into();
+            return Outcome::StillHere { error, now };
+        }
+    };
     let mut attempt = Attempt::new(vm, endpoint, limits, watch, events);
     let mut channel = None;
     match attempt.until_loaded(&mut channel) {
@@ -91,9 +98,7 @@ pub fn send(
                 "migration failed"
             );
             if let Some(channel) = channel {
-                let reason = crate::describe(&error);
-                // Beside the recovery: the guest comes first.
-                std::thread::spawn(move || channel.fail(Kind::Abandon, &reason));
+                attempt::say_abandon(channel, &error);
             }
             let now = attempt.come_back();
             Outcome::StillHere { error, now }
