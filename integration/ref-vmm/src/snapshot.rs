@@ -2,39 +2,43 @@
 //! A VM on disk: a directory with `config.json`, `state.json`, `memory` and, for each VF, `<id>.xevf`.
 //!
 //! What is on a GPU never goes through JSON: the crate writes it as a stream, by the same `Transportable::send` that a
-//! migration could use. `config.json` is written last, so that a directory without one is no snapshot.
+//! migration could use. `config.json` is written last, so that a directory without one is no snapshot, and a directory
+//! with one is never written to again.
+//!
+//! The parts belong together: each bears the snapshot's random id (a stream in its preamble, as the attempt's id), and
+//! `config.json` has length and digest of `state.json` and `memory`. All of that is checked before anything runs.
 
-use std::fs::{self, File};
+mod files;
+
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vm_migration::{MigratableError, Transportable};
 use xe_vfio_device::device::{DeviceError, Options};
-use xe_vfio_device::transfer::{Endpoint, EndpointError};
+use xe_vfio_device::transfer::{AttemptId, Endpoint};
 
+use self::files::Digest;
 use crate::accel::{Choice, Kind};
 use crate::config::{DeviceConfig, HostConfig, is_id};
-use crate::memory::{self, GuestRam};
+use crate::memory;
 use crate::vm::{self, Vm, VmState};
 
 /// Version of the directory's layout.
-const VERSION: u32 = 1;
-/// Bytes of memory copied at once.
-const CHUNK: usize = 1 << 20;
-/// Most bytes of a JSON file that is read.
-const MAX_JSON: u64 = 16 << 20;
+const VERSION: u32 = 2;
 
 /// Why a VM was not kept or not brought back.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL.
-    #[error("{0:?} is not a file:///DIRECTORY URL")]
+    #[error("{0:?} names no directory for a snapshot: use file:///DIRECTORY with the whole path")]
     Url(String),
-    /// The URL's form.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
+    /// A snapshot that would be lost.
+    #[error("{0} holds a snapshot, which is kept: take this one into another directory")]
+    Taken(PathBuf),
+    /// No random numbers.
+    #[error("No id for the snapshot")]
+    Id(#[source] io::Error),
     /// A file.
     #[error("{path} could not be {doing}")]
     Io {
@@ -85,55 +89,83 @@ pub enum Error {
     },
 }
 
+impl Error {
+    fn io<'a>(path: &'a Path, doing: &'static str) -> impl Fn(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            path: path.into(),
+            doing,
+            source,
+        }
+    }
+
+    fn value(path: &Path, what: String) -> Self {
+        let path = path.into();
+        Self::Value { path, what }
+    }
+}
+
 /// `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedConfig {
     version: u32,
+    /// 32 hexadecimal digits, also in `state.json` and in each stream.
+    id: String,
     memory: u64,
     accel: Kind,
     devices: Vec<DeviceConfig>,
+    memory_file: Digest,
+    state_file: Digest,
+}
+
+/// `state.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedState<S> {
+    id: String,
+    vm: S,
 }
 
 /// The directory that a `file:` URL names.
 ///
 /// # Errors
-/// [`Error::Url`] or [`Error::Endpoint`].
+/// [`Error::Url`].
 pub fn directory(url: &str) -> Result<PathBuf, Error> {
-    match url.parse()? {
-        Endpoint::File(path) => Ok(path),
+    match url.parse() {
+        Ok(Endpoint::File(path)) if path.is_absolute() => Ok(path),
         _ => Err(Error::Url(url.to_owned())),
     }
 }
 
-/// Keeps a paused VM in a directory, which is created. The VM stays paused and can be resumed.
+/// Keeps a paused VM in a directory, which is created and holds no other snapshot. The VM stays paused and can be resumed.
 ///
 /// # Errors
 /// [`Error`]; the VM stays paused, and the error says when a VF has lost its state.
 pub fn save(vm: &mut Vm, directory: &Path) -> Result<(), Error> {
     let url = format!("file://{}", directory.display());
-    fs::create_dir_all(directory).map_err(|source| Error::Io {
-        path: directory.into(),
-        doing: "created",
-        source,
-    })?;
     let config_path = directory.join("config.json");
-    // An older snapshot ends here, not half-way through being overwritten.
-    let _ = fs::remove_file(&config_path);
-    let state = vm.save()?;
-    write_json(&directory.join("state.json"), &state)?;
-    save_memory(vm.ram(), &directory.join("memory"))?;
+    if config_path.symlink_metadata().is_ok() {
+        return Err(Error::Taken(directory.into()));
+    }
+    files::create_directory(directory)?;
+    let id = AttemptId::random().map_err(Error::Id)?;
+    let state = SavedState {
+        id: id.to_string(),
+        vm: vm.save()?,
+    };
+    let state_file = files::write_json(&directory.join("state.json"), &state)?;
+    let memory_file = files::save_memory(vm.ram(), &directory.join("memory"))?;
     for device in vm.devices() {
-        let id = device.device_id();
-        device.begin_attempt(xe_vfio_device::transfer::AttemptId::NONE);
-        let snapshot = state.devices().get(id).cloned().unwrap_or_default();
-        device
-            .send(&snapshot, &url)
-            .map_err(|source| Error::Migratable {
-                id: id.to_owned(),
-                doing: "written",
-                source,
-            })?;
+        let name = device.device_id();
+        device.begin_attempt(id);
+        let snapshot = state.vm.devices().get(name).cloned().unwrap_or_default();
+        let sent = device.send(&snapshot, &url);
+        device.begin_attempt(AttemptId::NONE);
+        sent.map_err(|source| Error::Migratable {
+            id: name.to_owned(),
+            doing: "written",
+            source,
+        })?;
     }
     let devices = vm
         .devices()
@@ -146,11 +178,14 @@ pub fn save(vm: &mut Vm, directory: &Path) -> Result<(), Error> {
         .collect();
     let config = SavedConfig {
         version: VERSION,
+        id: state.id,
         memory: vm.ram().size(),
         accel: vm.accel().0,
         devices,
+        memory_file,
+        state_file,
     };
-    write_json(&config_path, &config)
+    files::write_last(&config_path, &config)
 }
 
 /// Brings a VM back, paused. `devices` may name other VFs for the saved ids; an id that is not named keeps its path.
@@ -164,12 +199,9 @@ pub fn restore(
     options: Options,
 ) -> Result<Vm, Error> {
     let config_path = directory.join("config.json");
-    let config: SavedConfig = read_json(&config_path)?;
-    check(&config, &config_path)?;
-    let value = |what: String| Error::Value {
-        path: config_path.clone(),
-        what,
-    };
+    let config: SavedConfig = files::read_json(&config_path, None)?;
+    let id = check(&config, &config_path)?;
+    let value = |what| Error::value(&config_path, what);
     if let Choice::Only(here) = host.accel
         && here != config.accel
     {
@@ -195,7 +227,12 @@ pub fn restore(
                 .clone()
         })
         .collect();
-    let state: VmState = read_json(&directory.join("state.json"))?;
+    let state_path = directory.join("state.json");
+    let state: SavedState<VmState> = files::read_json(&state_path, Some(&config.state_file))?;
+    if state.id != config.id {
+        let what = format!("it is of snapshot {}, not of {}", state.id, config.id);
+        return Err(Error::value(&state_path, what));
+    }
     let vm = Vm::new(
         config.memory,
         &devices,
@@ -203,7 +240,7 @@ pub fn restore(
         host,
         options,
     )?;
-    match load(&vm, &state, directory) {
+    match load(&vm, &state.vm, &config.memory_file, id, directory) {
         Ok(()) => Ok(vm),
         Err(error) => {
             let report = vm.with_group(|group| group.reset());
@@ -213,14 +250,22 @@ pub fn restore(
     }
 }
 
-fn load(vm: &Vm, state: &VmState, directory: &Path) -> Result<(), Error> {
-    load_memory(vm.ram(), &directory.join("memory"))?;
+fn load(
+    vm: &Vm,
+    state: &VmState,
+    memory: &Digest,
+    snapshot: AttemptId,
+    directory: &Path,
+) -> Result<(), Error> {
+    files::load_memory(vm.ram(), &directory.join("memory"), memory)?;
     let url = format!("file://{}", directory.display());
     for device in vm.devices() {
         device.prepare_load()?;
-        device.begin_attempt(xe_vfio_device::transfer::AttemptId::NONE);
         let id = device.device_id();
-        device.recv(&url).map_err(|source| Error::Migratable {
+        device.begin_attempt(snapshot);
+        let received = device.recv(&url);
+        device.begin_attempt(AttemptId::NONE);
+        received.map_err(|source| Error::Migratable {
             id: id.to_owned(),
             doing: "read",
             source,
@@ -229,112 +274,30 @@ fn load(vm: &Vm, state: &VmState, directory: &Path) -> Result<(), Error> {
     Ok(vm.restore(state)?)
 }
 
-fn check(config: &SavedConfig, path: &Path) -> Result<(), Error> {
-    let value = |what: String| {
-        Err(Error::Value {
-            path: path.into(),
-            what,
-        })
-    };
+/// What `config.json` says by itself; answers the snapshot's id.
+fn check(config: &SavedConfig, path: &Path) -> Result<AttemptId, Error> {
+    let value = |what| Error::value(path, what);
     if config.version != VERSION {
-        return value(format!(
-            "version {}, this VMM knows {VERSION}",
-            config.version
-        ));
+        let version = config.version;
+        return Err(value(format!(
+            "version {version}, this VMM knows {VERSION}"
+        )));
     }
     if let Some(bad) = config.devices.iter().find(|d| !is_id(&d.id)) {
-        return value(format!("{:?} is no id of a device", bad.id));
+        return Err(value(format!("{:?} is no id of a device", bad.id)));
     }
-    crate::config::check_devices(&config.devices).or_else(value)
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_vec_pretty(value).map_err(|source| Error::Json {
-        path: path.into(),
-        source,
-    })?;
-    fs::write(path, text).map_err(|source| Error::Io {
-        path: path.into(),
-        doing: "written",
-        source,
-    })
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let failed = |source| Error::Io {
-        path: path.into(),
-        doing: "read",
-        source,
-    };
-    let size = fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_JSON {
-        return Err(Error::Value {
-            path: path.into(),
-            what: format!("{size} bytes are too many"),
-        });
+    crate::config::check_devices(&config.devices).map_err(value)?;
+    match config.id.parse() {
+        Ok(id) if id != AttemptId::NONE => Ok(id),
+        _ => Err(value(format!("{:?} is no id of a snapshot", config.id))),
     }
-    let bytes = fs::read(path).map_err(failed)?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-        path: path.into(),
-        source,
-    })
-}
-
-/// Writes what holds something; the rest of the file is a hole.
-fn save_memory(ram: &GuestRam, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        path: path.into(),
-        doing: "written",
-        source,
-    };
-    let file = File::create(path).map_err(failed)?;
-    file.set_len(ram.size()).map_err(failed)?;
-    let mut buffer = vec![0; CHUNK];
-    let mut at = 0;
-    while let Some(touched) = ram.next_touched(at)? {
-        at = touched.start;
-        while at < touched.end {
-            #[allow(clippy::cast_possible_truncation)] // at most CHUNK
-            let chunk = &mut buffer[..(touched.end - at).min(CHUNK as u64) as usize];
-            ram.read(at, chunk)?;
-            if !memory::is_zero(chunk) {
-                file.write_all_at(chunk, at).map_err(failed)?;
-            }
-            at += chunk.len() as u64;
-        }
-    }
-    file.sync_all().map_err(failed)
-}
-
-fn load_memory(ram: &GuestRam, path: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Io {
-        path: path.into(),
-        doing: "read",
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
-    if size != ram.size() {
-        let what = format!("{size:#x} bytes, the VM has {:#x}", ram.size());
-        return Err(Error::Value {
-            path: path.into(),
-            what,
-        });
-    }
-    let mut buffer = vec![0; CHUNK];
-    for at in (0..size).step_by(CHUNK) {
-        #[allow(clippy::cast_possible_truncation)] // at most CHUNK
-        let chunk = &mut buffer[..(size - at).min(CHUNK as u64) as usize];
-        file.read_exact_at(chunk, at).map_err(failed)?;
-        if !memory::is_zero(chunk) {
-            ram.write(at, chunk)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::serial::Target;
 
@@ -391,6 +354,39 @@ mod tests {
             "state.json",
         );
         refused(|d| fs::write(d.join("memory"), "short").unwrap(), "memory");
+        refused(
+            |d| {
+                let file = File::options().write(true).open(d.join("memory")).unwrap();
+                file.write_all_at(&[b'k' ^ 1], 0x180_0000).unwrap();
+            },
+            "memory",
+        );
+        for part in ["memory", "state.json"] {
+            refused(
+                |d| {
+                    let other = saved();
+                    let one_byte_apart = File::options()
+                        .write(true)
+                        .open(other.path().join("memory"))
+                        .unwrap();
+                    one_byte_apart.write_all_at(b"x", 0x180_0000).unwrap();
+                    fs::copy(other.path().join(part), d.join(part)).unwrap();
+                },
+                part,
+            );
+        }
+    }
+
+    #[test]
+    fn a_directory_that_holds_a_snapshot_is_not_written_to() {
+        let directory = saved();
+        let names = ["config.json", "state.json", "memory"];
+        let read = || names.map(|name| fs::read(directory.path().join(name)).unwrap());
+        let before = read();
+        let mut vm = restore(directory.path(), &[], &host(), Options::default()).unwrap();
+        let error = save(&mut vm, directory.path()).unwrap_err();
+        assert!(matches!(error, Error::Taken(_)), "{error}");
+        assert!(before == read(), "the old snapshot was touched");
     }
 
     #[test]
@@ -409,6 +405,19 @@ mod tests {
     #[test]
     fn only_a_file_url_names_a_directory() {
         assert_eq!(directory("file:///a/b").unwrap(), PathBuf::from("/a/b"));
-        assert!(matches!(directory("tcp:127.0.0.1:1"), Err(Error::Url(_))));
+        for url in [
+            "tcp:127.0.0.1:1",
+            "/a/b",
+            "file://a/b",
+            "file:a",
+            "file:",
+            "",
+        ] {
+            let error = directory(url).unwrap_err().to_string();
+            assert!(
+                error.contains("file:///") && !error.contains("tcp:H"),
+                "{error}"
+            );
+        }
     }
 }

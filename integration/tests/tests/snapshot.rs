@@ -102,6 +102,19 @@ fn an_altered_device_state_is_refused_by_its_checksum() {
 }
 
 #[test]
+fn a_device_state_of_another_snapshot_is_refused() {
+    let (rig, url) = saved();
+    let (other, _) = saved();
+    let part = |rig: &Rig| rig.files.path().join("snapshot/vf1.xevf");
+    std::fs::copy(part(&other), part(&rig)).expect("copy");
+    let message = restore_is_refused(&rig, &url);
+    assert!(
+        message.contains("vf1") && message.contains("snapshot"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_restored_vf_that_does_not_start_fails_the_restore() {
     let (rig, url) = saved();
     for arc in ["arc:STOP->RUNNING_P2P", "arc:RUNNING_P2P->RUNNING"] {
