@@ -280,6 +280,18 @@ impl<'a> Attempt<'a> {
         if let Err(error) = self.enter(Phase::Resume) {
             return self.abandon(channel, error);
         }
+        // Before go the destination only speaks, or leaves, when it has given up.
+        if channel.has_input() {
+            channel.set_patience(Duration::from_secs(1));
+            let said =
+                expect::<Running>(&mut channel, Kind::Running, "the destination waits for go");
+            let unasked = protocol::Error::Order {
+                got: Kind::Running,
+                expected: "nothing before go",
+            };
+            let error = said.map_or_else(|error| error, |_| channel::Error::from(unasked).into());
+            return self.abandon(channel, error);
+        }
         if !self.watch.commit() {
             let why = self.watch.cancelled().unwrap_or_default();
             return self.abandon(channel, Error::Cancelled(why));
@@ -287,7 +299,8 @@ impl<'a> Attempt<'a> {
         tracing::info!("go");
         let answer = channel
             .send_raw(Kind::Go, 0, &[])
-            .map_err(Error::from)
+            // What it said before it left decides, if it can still be read.
+            .map_err(|error| reason_of(&mut channel, error.into()))
             .and_then(|()| {
                 channel.set_patience(self.limits.answer);
                 expect::<Running>(
