@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a VM is made of, as the command line says it and as a snapshot keeps it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     seconds(number)
 }
 
-/// Checks that the devices' ids are different and that they fit on the bus.
+/// Checks that the devices and their ids are different and that they fit on the bus.
 ///
 /// # Errors
 /// A sentence on what is wrong.
@@ -140,8 +140,23 @@ pub fn check_devices(devices: &[DeviceConfig]) -> Result<(), String> {
         if devices[..at].iter().any(|other| other.id == device.id) {
             return Err(format!("Two devices have the id {}", device.id));
         }
+        if let Some(other) = devices[..at]
+            .iter()
+            .find(|d| is_same(&d.path, &device.path))
+        {
+            return Err(format!(
+                "Devices {} and {} are the same VF",
+                other.id, device.id
+            ));
+        }
     }
     Ok(())
+}
+
+/// Whether two paths lead to one directory; what leads nowhere is only itself.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    resolved(a) == resolved(b)
 }
 
 #[cfg(test)]
@@ -181,13 +196,29 @@ mod tests {
     }
 
     #[test]
+    fn a_vf_is_given_once_whatever_path_leads_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (vf, link) = (directory.path().join("vf"), directory.path().join("link"));
+        std::fs::create_dir(&vf).unwrap();
+        std::os::unix::fs::symlink(&vf, &link).unwrap();
+        for other in [link, vf.join("."), vf.join("")] {
+            let device = |id: &str, path: &Path| DeviceConfig {
+                id: id.into(),
+                path: path.into(),
+            };
+            let error = check_devices(&[device("v", &vf), device("w", &other)]).unwrap_err();
+            assert_eq!(error, "Devices v and w are the same VF");
+        }
+    }
+
+    #[test]
     fn an_id_is_given_once() {
         let device: DeviceConfig = "path=/sys/x,id=vf0".parse().unwrap();
         assert!(check_devices(std::slice::from_ref(&device)).is_ok());
         assert!(
             check_devices(&[device.clone(), device])
                 .unwrap_err()
-                .contains("vf0")
+                .contains("id vf0")
         );
     }
 }

@@ -227,6 +227,7 @@ pub fn restore(
                 .clone()
         })
         .collect();
+    crate::config::check_devices(&devices).map_err(value)?;
     let state_path = directory.join("state.json");
     let state: SavedState<VmState> = files::read_json(&state_path, Some(&config.state_file))?;
     if state.id != config.id {
@@ -286,7 +287,6 @@ fn check(config: &SavedConfig, path: &Path) -> Result<AttemptId, Error> {
     if let Some(bad) = config.devices.iter().find(|d| !is_id(&d.id)) {
         return Err(value(format!("{:?} is no id of a device", bad.id)));
     }
-    crate::config::check_devices(&config.devices).map_err(value)?;
     match config.id.parse() {
         Ok(id) if id != AttemptId::NONE => Ok(id),
         _ => Err(value(format!("{:?} is no id of a snapshot", config.id))),
