@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The process around a VM: which commands it takes when, and what holds after each of them.
 //!
-//! A long command takes the VM out of `State` and puts it back, so that others are answered meanwhile; [`held`] does so also
+//! A long command takes the VM out of `State` and puts it back, so that others are answered meanwhile; `held` does so also
 //! when it panics. `Undecided` is
 //! the one state that needs a human: the guest was told to run at a destination and no word came back.
 
