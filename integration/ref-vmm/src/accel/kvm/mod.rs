@@ -334,7 +334,10 @@ mod tests {
         kvm.connect_msi(25, &taken, message).unwrap_err();
         kvm.connect_msi(25, &free, message).unwrap();
         let again = kvm.connect_msi(26, &free, message);
-        assert!(again.is_err(), "the eventfd is KVM's since it was connected");
+        assert!(
+            again.is_err(),
+            "the eventfd is KVM's since it was connected"
+        );
         kvm.disconnect_msi(25, &free).unwrap();
         kvm.connect_msi(26, &free, message).unwrap();
     }
