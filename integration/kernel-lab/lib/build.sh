@@ -18,14 +18,15 @@ build_modules() {
 }
 
 TARGET=x86_64-unknown-linux-gnu
-BINARIES=(conformance)
+BINARIES=(conformance xe-vfio)
+# Their packages.
+PACKAGES=(conformance xe-vfio-device)
 
 build_programs() {
-  local packages=()
+  local arguments=()
   step "building ${BINARIES[*]}, static"
-  [ "${#BINARIES[@]}" != 0 ] || return 0
-  for binary in "${BINARIES[@]}"; do packages+=(-p "$binary"); done
-  (cd "$WORKSPACE" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --locked --release --target "$TARGET" "${packages[@]}") ||
+  arguments=("${PACKAGES[@]/#/--package=}" "${BINARIES[@]/#/--bin=}")
+  (cd "$WORKSPACE" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --locked --release --target "$TARGET" "${arguments[@]}") ||
     fail "the test programs do not build"
   PROGRAMS=${CARGO_TARGET_DIR:-$WORKSPACE/target}/$TARGET/release
 }

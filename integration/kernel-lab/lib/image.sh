@@ -8,7 +8,7 @@ make_image() {
   cp "$ROOT/usr/bin/busybox" "$tree/bin/"
   cp "$LAB/guest/init" "$tree/init"
   cp "$LAB"/guest/tests/* "$tree/tests/"
-  cp "$LAB"/guest/lib.sh "$tree/lib/"
+  cp "$LAB"/guest/*.sh "$tree/lib/"
   cp "$CACHE"/build/{xe,xe-vfio-pci}.ko "$tree/lib/"
   for module in "${MODULES[@]}"; do
     for file in "$ROOT/usr/lib/modules/$(kernel_version)/kernel/$module".ko*; do

@@ -17,8 +17,8 @@ module_param(gts, uint, 0644);
 MODULE_PARM_DESC(gts, "GTs of the PF when VFs are enabled: 1, or 2 with a media GT");
 
 static unsigned int devid = 0xe211;
-module_param(devid, uint, 0444);
-MODULE_PARM_DESC(devid, "PCI device id to be seen");
+module_param(devid, uint, 0644);
+MODULE_PARM_DESC(devid, "PCI device id to be seen: of the PF when it is bound, of VFs when they are enabled");
 
 static bool migration = true;
 module_param(migration, bool, 0644);
@@ -53,6 +53,7 @@ static int lab_enable(struct xe_device *xe, int count)
 	struct pci_dev *vf = NULL;
 	int ret = -ENOMEM;
 
+	xe->devid = devid;
 	xe->gts = clamp(gts, 1u, (unsigned int)LAB_MAX_GTS);
 	xe->vf = kcalloc(count, sizeof(*xe->vf), GFP_KERNEL);
 	if (!xe->vf)
@@ -92,7 +93,6 @@ static int lab_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	lab_disguise(pdev);
 	xe->pdev = pdev;
 	xe->dir = lab_root;
-	xe->devid = devid;
 	xe->revid = pdev->revision;
 	pci_set_drvdata(pdev, xe);
 	return 0;

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# What the tests of the crate's own command share: `. /lib/crate.sh` after lib.sh. Nothing here hides a wrong result: each ends the test.
+#
+# A VF is clean when the command has opened it, so content is put in through debugfs while the provider keeps the command in its
+# first transition. The FLR of closing a VF is none that the kernel tells its drivers of (__pci_reset_function_locked), so the provider
+# does not see it, and what a VF held at the command's end can still be read here; a reset that the command asked for is seen.
+
+WORK=/tmp/crate
+DEBUG=/sys/kernel/debug/xe-lab
+# Bytes of VRAM: init's vram_mib.
+VRAM=4194304
+rm -rf $WORK
+mkdir $WORK
+cd $WORK || exit 1
+
+wrong() {
+  echo "WRONG: $*"
+  faults 1 clear
+  faults 2 clear
+  [ -z "$RUNNING" ] || kill -9 "$RUNNING" 2>/dev/null
+  exit 1
+}
+
+note() { echo "  [$(cut -d' ' -f1 /proc/uptime)] $*"; }
+
+# VRAM of random bytes, into a VF and compared with one.
+fill() { cat "$2" >$DEBUG/vf$1/vram; }
+holds() { cmp "$2" $DEBUG/vf$1/vram || wrong "VF$1 does not hold $2"; }
+head -c $VRAM /dev/urandom >content
+
+# until SECONDS WHAT COMMAND...: polls, since neither a kernel's wait nor another process's line can be waited for here.
+until_true() {
+  local tries=$(($1 * 20)) what=$2
+  shift 2
+  until "$@"; do
+    [ $tries -gt 0 ] || wrong "never came: $what"
+    tries=$((tries - 1))
+    usleep 50000
+  done
+}
+
+# Busybox's timeout becomes the command, so RUNNING is the command's own id.
+start() {
+  timeout -s KILL 90 xe-vfio "$@" >out 2>&1 </dev/null &
+  RUNNING=$!
+}
+second() {
+  timeout -s KILL 90 xe-vfio "$@" >out2 2>&1 </dev/null
+  status_is $? out2 "$@"
+}
+
+# ended STATUS: the started command ends with it.
+ended() {
+  wait "$RUNNING"
+  local status=$?
+  RUNNING=
+  WANTED=$1
+  status_is $status out "the started command"
+}
+
+# ends STATUS ARGUMENT...
+ends() {
+  WANTED=$1
+  shift
+  timeout -s KILL 90 xe-vfio "$@" >out 2>&1 </dev/null
+  status_is $? out "$@"
+}
+
+status_is() {
+  local status=$1 file=$2
+  shift 2
+  note "xe-vfio $*: $status"
+  sed 's/^/  | /' $file
+  [ "$status" = "$WANTED" ] || wrong "exit status $status, not $WANTED"
+}
+
+# says TEXT...: the last command's output has each.
+says() {
+  local text
+  for text in "$@"; do grep -qF -- "$text" out || wrong "not said: $text"; done
+}
+
+# The started command waits in a function of the provider.
+in_call() { until_true 30 "a wait in $1" grep -qs "$1" /proc/$RUNNING/task/*/stack; }
+hears() { until_true 30 "the line $1" grep -qF -- "$1" out; }
+signal() { kill "-$1" "$RUNNING" || wrong "the command is gone"; }
+
+# begin_save VF FILE: a save that waits in its first transition, with content in its VF. `faults` sets off the next fault first.
+begin_save() {
+  faults "$1" "suspend stuck"
+  start save "$(vf "$1")" --to "$2"
+  in_call lab_suspend
+  fill "$1" content
+}
+let_go() { faults "$1" "$2 delay-ms 1"; }
+
+# save VF FILE: the state with content in it.
+save() {
+  begin_save "$1" "$2"
+  faults "$1" clear
+  ended 0
+  says "with the state it had"
+}
+
+# A number of a file, little-endian: FILE OFFSET BYTES.
+number() { od -A n -t "u$3" -j "$2" -N "$3" "$1" | tr -d ' '; }
+
+# The device state in a stream's file, as docs/stream-format.md has it.
+payload() {
+  local at=$((56 + $(number "$1" 20 4))) length
+  while [ "$(number "$1" $at 2)" = 1 ]; do
+    length=$(number "$1" $((at + 4)) 4)
+    tail -c +$((at + 25)) "$1" | head -c "$length"
+    at=$((at + 24 + length))
+  done
+}
+
+# Two files have the same state, and more than nothing.
+same() {
+  payload "$1" >first
+  payload "$2" >second
+  [ "$(stat -c %s first)" -gt $VRAM ] || wrong "$1 has less state than VRAM"
+  cmp first second || wrong "$1 and $2 differ"
+  note "$1 and $2: the same $(stat -c %s first) bytes of state"
+}
+
+# round_trip FROM: a good load and save of it on VF1 and on VF2, after whatever was before.
+round_trip() {
+  local n
+  for n in 1 2; do
+    ends 0 restore "$(vf $n)" --from "$1" --then-save again
+    says "with the state that came"
+    same "$1" again
+  done
+}
