@@ -19,6 +19,12 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// The command that reads a VF's state without a VMM.
+    #[must_use]
+    pub fn xe_vfio(&self) -> PathBuf {
+        self.ref_vmm.with_file_name("xe-vfio")
+    }
+
     /// Builds what is not up to date, in the profile and target directory of the running executable.
     ///
     /// # Errors
@@ -54,6 +60,8 @@ fn build() -> Result<Programs> {
             "host-sim",
             "-p",
             "ref-vmm",
+            "-p",
+            "xe-vfio-device",
         ])
         .arg("--target-dir")
         .arg(target)

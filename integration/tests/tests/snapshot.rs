@@ -148,3 +148,13 @@ fn a_restored_guest_whose_vf_was_reset_is_never_resumed() {
     let second = restored.remote(&["resume"]).expect_err("a lost GPU");
     assert!(second.to_string().contains("lost"), "{second}");
 }
+
+#[test]
+fn the_device_state_of_a_snapshot_is_read_by_the_command_too() {
+    let (rig, _) = saved();
+    let file = rig.files.path().join("snapshot/vf1.xevf");
+    let command = rig.programs.xe_vfio();
+    let run = |verb: &str| demo::host::run(&command, &[verb, file.to_str().expect("a path")]);
+    run("verify").expect("xe-vfio verify");
+    run("inspect").expect("xe-vfio inspect");
+}

@@ -206,7 +206,8 @@ fn a_stream_of_another_attempt_is_refused() {
             run.succeeds();
             destination.wait().succeeds();
         } else {
-            assert!(run.fails(1).contains("belongs to attempt"));
+            let said = run.fails(1);
+            assert!(said.contains("belongs to the attempt"), "{said}");
             destination.wait().fails(1);
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use xe_vfio_device::device::DeviceError;
+use xe_vfio_device::state::ResetReason;
 use xe_vfio_device::stream::StreamError;
 use xe_vfio_device::transfer::EndpointError;
 
@@ -36,7 +37,7 @@ pub enum Cause {
     },
     /// All went well, but for the way back to RUNNING.
     #[error("The VF did not come back to RUNNING by itself")]
-    WayBack,
+    WayBack(#[source] Option<ResetReason>),
 }
 
 impl From<DeviceError> for Cause {

@@ -75,6 +75,14 @@ impl Now {
         }
     }
 
+    /// Why it was reset, with the call that failed as its source.
+    pub fn reset_reason(&self) -> Option<ResetReason> {
+        match self {
+            Self::Clean(why) | Self::Lost(why) => Some(*why),
+            _ => None,
+        }
+    }
+
     /// For programs.
     pub fn json(&self) -> Value {
         let content = match self {

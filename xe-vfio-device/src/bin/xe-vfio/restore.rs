@@ -80,7 +80,12 @@ fn restore<S: Source>(
     for difference in device.check(incoming.manifest()).unwrap_or_default() {
         output.note(&format!("Note: {difference}"));
     }
-    let cancel = device.begin_attempt(ending.attempt);
+    // A file has the id of the snapshot that it is a part of, if any; the whole snapshot is a VMM's to judge.
+    let cancel = device.begin_attempt(if S::ENDS_WITH_STREAM {
+        incoming.attempt()
+    } else {
+        ending.attempt
+    });
     let loaded = watched("Loading", &device.progress(), &cancel, || {
         device.load_from(incoming)
     });
@@ -110,7 +115,8 @@ fn restore<S: Source>(
         }
     };
     if !matches!(now, Now::Loaded(_)) {
-        return Err(failed(opened, now, Cause::WayBack));
+        let why = now.reset_reason();
+        return Err(failed(opened, now, Cause::WayBack(why)));
     }
     tell(opened, arguments, report, saved.as_ref(), &now, output);
     if ending.hold {

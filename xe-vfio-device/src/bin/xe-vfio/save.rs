@@ -46,7 +46,8 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
         Err(source) => return Err(failed(now, source)),
     };
     if !matches!(now, Now::Kept(_)) {
-        return Err(failed(now, Cause::WayBack));
+        let why = now.reset_reason();
+        return Err(failed(now, Cause::WayBack(why)));
     }
 
     let mut value = moved.json();

@@ -9,9 +9,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use xe_vfio_device::stream::frame::{FRAME_MAX, PREAMBLE_SIZE, Preamble};
-use xe_vfio_device::stream::{
-    AttemptId, DecodeError, Limits, Manifest, Opening, Reader, StreamError, Totals,
-};
+use xe_vfio_device::stream::{DecodeError, Limits, Manifest, Opening, Reader, StreamError, Totals};
 use xe_vfio_device::xe::{Account, Expectation, Parser};
 
 /// What was found, as far as the file is good.
@@ -43,13 +41,6 @@ pub struct Fault {
     /// What is wrong.
     pub error: Box<dyn Error + Send + Sync>,
 }
-
-/// A file that bears an attempt's id is a connection that somebody has recorded.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "The file bears the id {0} of an attempt, and files bear none: it was recorded from a connection, and is not restored as it is"
-)]
-struct OfAnAttempt(AttemptId);
 
 /// Walks a file; `bar` is told how far.
 ///
@@ -90,12 +81,7 @@ impl Walk {
         bar: &ProgressBar,
     ) {
         let (mut parser, mut buffer) = (Parser::new(expectation), Vec::new());
-        let attempt = reader.attempt();
         self.totals = reader.totals();
-        if attempt != AttemptId::NONE {
-            self.fault = Some(fault(32, "attempt", OfAnAttempt(attempt)));
-            return;
-        }
         loop {
             let at = reader.totals().wire_bytes;
             let payload = match reader.next(&mut buffer) {
