@@ -117,6 +117,11 @@ payload() {
 
 # Two files have the same state, and more than nothing.
 same() {
+  # Equal files need not be taken apart.
+  if [ "$(stat -c %s "$1")" -gt $VRAM ] && cmp -s "$1" "$2"; then
+    note "$1 and $2: the same file of $(stat -c %s "$1") bytes"
+    return
+  fi
   payload "$1" >first
   payload "$2" >second
   [ "$(stat -c %s first)" -gt $VRAM ] || wrong "$1 has less state than VRAM"

@@ -3,7 +3,7 @@
 #
 # The guest prints `LAB test NAME ok|failed|skipped`, and `LAB done` at its end; anything short of that is a failure.
 
-BOOT_SECONDS=${LAB_BOOT_SECONDS:-240}
+BOOT_SECONDS=${LAB_BOOT_SECONDS:-480}
 
 # The lab's own QEMU, with the machine's loader left out.
 QEMU=("$ROOT/usr/lib64/ld-linux-x86-64.so.2" --library-path "$ROOT/usr/lib/x86_64-linux-gnu" "$ROOT/usr/bin/qemu-system-x86_64"
