@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::irqs::Irqs;
-use super::{hosts, object, sys};
+use super::{hosts, object, sys, worker};
 use crate::vf::Step;
 
 /// Jobs of one VF before the others get their turn.
@@ -85,6 +85,7 @@ fn pause(idle: Duration) -> Duration {
 }
 
 fn run() {
+    worker::exempt();
     // SAFETY: sets the slack of this thread's timers to 1 ns; the default of 50 us is longer than the pauses.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     let mut last_job = Instant::now();

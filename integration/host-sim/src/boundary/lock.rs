@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::sys;
+use super::{sys, worker};
 use crate::vf::Errno;
 
 /// Mutual exclusion between the threads of a process.
@@ -110,13 +110,20 @@ impl FileLock {
     /// When the lock's file cannot be opened.
     pub fn lock(&self) -> Result<FileGuard<'_>, Errno> {
         let mut descriptor = self.descriptor.lock();
-        // A descriptor may be the parent's (whose lock it would share) or closed behind our back.
-        let usable = descriptor.as_ref().is_some_and(|d| {
-            d.pid == sys::pid()
-                && sys::fstat(d.fd).is_ok_and(|s| (s.st_dev, s.st_ino) == d.identity)
-        });
-        if !usable {
-            let low = sys::open(&self.path, libc::O_RDWR | libc::O_CREAT, 0o666)?;
+        worker::run(|| acquire(&self.path, &mut descriptor))?;
+        Ok(FileGuard(descriptor))
+    }
+}
+
+fn acquire(path: &CString, descriptor: &mut Option<Descriptor>) -> Result<(), Errno> {
+    // A descriptor may be the parent's (whose lock it would share) or closed behind our back.
+    let usable = descriptor.as_ref().filter(|d| {
+        d.pid == sys::pid() && sys::fstat(d.fd).is_ok_and(|s| (s.st_dev, s.st_ino) == d.identity)
+    });
+    let fd = match usable {
+        Some(usable) => usable.fd,
+        None => {
+            let low = sys::open(path, libc::O_RDWR | libc::O_CREAT, 0o666)?;
             let fd = sys::duplicate_high(low);
             sys::close(low);
             let fd = fd?;
@@ -126,12 +133,10 @@ impl FileLock {
                 pid: sys::pid(),
                 identity: (stat.st_dev, stat.st_ino),
             });
+            fd
         }
-        if let Some(d) = descriptor.as_ref() {
-            sys::flock(d.fd, libc::LOCK_EX)?;
-        }
-        Ok(FileGuard(descriptor))
-    }
+    };
+    sys::flock(fd, libc::LOCK_EX)
 }
 
 /// Holds a [`FileLock`].
@@ -141,7 +146,7 @@ pub struct FileGuard<'a>(Guard<'a, Option<Descriptor>>);
 impl Drop for FileGuard<'_> {
     fn drop(&mut self) {
         if let Some(d) = self.0.as_ref() {
-            let _ = sys::flock(d.fd, libc::LOCK_UN);
+            let _ = worker::run(|| sys::flock(d.fd, libc::LOCK_UN));
         }
     }
 }

@@ -80,6 +80,8 @@ next! {
     epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut libc::epoll_event) -> c_int;
     recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
     recvmmsg(fd: c_int, messages: *mut libc::mmsghdr, count: c_uint, flags: c_int, timeout: *mut libc::timespec) -> c_int;
+    access(path: *const c_char, mode: c_int) -> c_int;
+    readlink(path: *const c_char, buf: *mut c_char, room: size_t) -> ssize_t;
     fopen(path: *const c_char, mode: *const c_char) -> *mut c_void;
     opendir(path: *const c_char) -> *mut c_void;
     scandir(path: *const c_char, list: *mut c_void, filter: *mut c_void, order: *mut c_void) -> c_int;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::lock::Lock;
 use super::sys;
+use crate::shm::offload;
 
 struct Task {
     work: &'static mut (dyn FnMut() + Send),
@@ -35,8 +36,9 @@ pub fn start() {
     if !wanted || OWNER.swap(sys::pid(), Ordering::Relaxed) == sys::pid() {
         return;
     }
+    offload::lend(hand_over);
     super::engine::spawn("host-sim-work", || {
-        IS_WORKER.set(true);
+        exempt();
         loop {
             let seen = QUEUED.load(Ordering::Acquire);
             let task = QUEUE.lock().pop_front();
@@ -52,26 +54,27 @@ pub fn start() {
     });
 }
 
+/// This thread was started before any filter: what it is given to do, it does itself.
+pub fn exempt() {
+    IS_WORKER.set(true);
+}
+
 /// Does `work` where file work may be done and answers its result.
 pub fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    offload::run(work)
+}
+
+fn hand_over(work: &mut (dyn FnMut() + Send)) {
     if OWNER.load(Ordering::Relaxed) != sys::pid() || IS_WORKER.get() {
         return work();
     }
-    let mut work = Some(work);
-    let mut result = None;
-    let mut once = || {
-        if let Some(work) = work.take() {
-            result = Some(work());
-        }
-    };
     let done = AtomicU32::new(0);
-    let lent: &mut (dyn FnMut() + Send) = &mut once;
     // SAFETY: both references end before this function does: it waits below until the worker has set `done`, which is the
     // last thing that the worker does with either but for the wake, which only passes an address to the kernel.
     let task = unsafe {
         Task {
             work: std::mem::transmute::<&mut (dyn FnMut() + Send), &'static mut (dyn FnMut() + Send)>(
-                lent,
+                work,
             ),
             done: std::mem::transmute::<&AtomicU32, &'static AtomicU32>(&done),
         }
@@ -82,5 +85,4 @@ pub fn run<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     while done.load(Ordering::Acquire) == 0 {
         sys::futex_wait(&done, 0, None);
     }
-    result.expect("the worker has done the work")
 }

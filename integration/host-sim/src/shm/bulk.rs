@@ -3,17 +3,23 @@
 //!
 //! A copy through a mapping takes a page fault for each page it touches for the first time and allocates the holes it reads;
 //! these do neither, and measured faster than the first touch. All by system calls of their own, because the process's `pread`
-//! and the like may be the simulated ones.
+//! and the like may be the simulated ones. They go by [`offload`], since a VMM's filter need not know them.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use super::offload;
+
 /// Fills `buf` from `file` at `offset`.
 ///
 /// # Errors
 /// As pread; `UnexpectedEof` past the end.
-pub fn read_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    offload::run(|| read_at_here(file, buf, offset))
+}
+
+fn read_at_here(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
         // SAFETY: `buf` is writable for its length.
         let n = unsafe {
@@ -36,7 +42,11 @@ pub fn read_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<(
 ///
 /// # Errors
 /// As pwrite.
-pub fn write_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+pub fn write_at(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
+    offload::run(|| write_at_here(file, buf, offset))
+}
+
+fn write_at_here(file: &File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
         // SAFETY: `buf` is readable for its length.
         let n = unsafe {
@@ -109,6 +119,10 @@ pub fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
 }
 
 fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    offload::run(|| fallocate_here(file, mode, offset, len))
+}
+
+fn fallocate_here(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
     loop {
         // SAFETY: no memory of ours is named.
         let result = unsafe {
@@ -134,6 +148,10 @@ fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Resul
 /// # Errors
 /// As lseek.
 pub fn next_data(file: &File, offset: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
+    offload::run(|| next_data_here(file, offset, end))
+}
+
+fn next_data_here(file: &File, offset: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
     let seek = |from: u64, whence: libc::c_int| {
         // SAFETY: no memory of ours is named.
         let at = unsafe {

@@ -10,6 +10,7 @@
 pub mod bulk;
 mod memory;
 mod mutex;
+pub mod offload;
 mod shared;
 
 pub use memory::Memory;
