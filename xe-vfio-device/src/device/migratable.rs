@@ -5,10 +5,8 @@ use anyhow::anyhow;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use vm_migration::{Migratable, MigratableError, Pausable, Snapshot, Snapshottable, Transportable};
 
-use super::slot::{LOADING, SAVING};
 use super::{DeviceError, Passthrough, VfSnapshot, XeVfioDevice};
-use crate::dirty::Moment;
-use crate::state::{DeviceState, Outcome};
+use crate::state::Outcome;
 use crate::transfer::Endpoint;
 
 impl<P: Passthrough> XeVfioDevice<P> {
@@ -147,39 +145,25 @@ impl<P: Passthrough> Migratable for XeVfioDevice<P> {
     /// # Errors
     /// `StartDirtyLog`.
     fn start_dirty_log(&mut self) -> Result<(), MigratableError> {
-        tracing::info!(
-            id = self.device_id(),
-            strategy = self.dirty_strategy(),
-            "dirty log"
-        );
-        self.dirty()
-            .start()
-            .map_err(|source| MigratableError::StartDirtyLog(self.not_known(source).into()))
+        self.start_dma_log()
+            .map_err(|error| MigratableError::StartDirtyLog(error.into()))
     }
 
     fn stop_dirty_log(&mut self) -> Result<(), MigratableError> {
-        self.dirty().stop();
+        self.stop_dma_log();
         Ok(())
     }
 
-    /// What the VF may have written since the last call. With no log on the host that is nothing as long as the VF runs, and all
-    /// memory that it can reach once it stands still.
+    /// As [`XeVfioDevice::dma_written`].
     ///
     /// # Errors
     /// `DirtyLog`.
     fn dirty_log(&mut self) -> Result<MemoryRangeTable, MigratableError> {
-        let failed = |error: DeviceError| MigratableError::DirtyLog(error.into());
-        // Never the session itself: it may be on its way with a stream.
-        let moment = match self.slot.look() {
-            (None, Some(SAVING | LOADING)) => Moment::Still,
-            (None | Some(DeviceState::Running), _) => Moment::Running,
-            (Some(_), _) => Moment::Still,
-        };
         let ranges = self
-            .dirty()
-            .dirty(moment, &mut || self.passthrough().dma_ranges());
+            .dma_written()
+            .map_err(|error| MigratableError::DirtyLog(error.into()))?;
         let mut table = MemoryRangeTable::default();
-        for range in ranges.map_err(|source| failed(self.not_known(source)))? {
+        for range in ranges {
             table.push(MemoryRange {
                 gpa: range.gpa,
                 length: range.length,
@@ -192,14 +176,5 @@ impl<P: Passthrough> Migratable for XeVfioDevice<P> {
     fn complete_migration(&mut self) -> Result<(), MigratableError> {
         self.handed_over();
         Ok(())
-    }
-}
-
-impl<P: Passthrough> XeVfioDevice<P> {
-    fn not_known(&self, source: crate::dirty::DirtyError) -> DeviceError {
-        DeviceError::Dirty {
-            id: self.device_id().to_owned(),
-            source: Box::new(source),
-        }
     }
 }

@@ -16,6 +16,7 @@
 //!
 //! With the feature `cloud-hypervisor` the same goes through `Pausable`, `Snapshottable`, `Transportable` and `Migratable`.
 
+mod dma_log;
 mod error;
 mod group;
 mod lifecycle;

@@ -27,5 +27,5 @@ pub use expectation::Expectation;
 pub use identity::{Identity, PciIds, Profile};
 pub use packet::{Gt, Header, PacketType};
 pub use parser::{Parser, PushError};
-pub use probe::{ProbeError, kernel_release, probe, probe_debugfs};
+pub use probe::{ProbeError, XE_VFIO_DRIVER, driver, kernel_release, probe, probe_debugfs};
 pub use refusal::{ParseError, Refusal};

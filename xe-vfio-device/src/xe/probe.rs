@@ -111,6 +111,15 @@ pub fn probe_debugfs(identity: &mut Identity, dir: &Path) {
     profile.doorbells = profile.doorbells.or_else(|| short("doorbells_quota"));
 }
 
+/// Name of the driver that the PCI function is bound to, `xe-vfio-pci` for a VF that this crate is for; `None` without one.
+pub fn driver(path: &Path) -> Option<String> {
+    let link = fs::read_link(path.join("driver")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
+}
+
+/// The driver's name that [`driver`] answers for a VF whose state can be moved.
+pub const XE_VFIO_DRIVER: &str = "xe-vfio-pci";
+
 /// Release of the running kernel, from /proc.
 pub fn kernel_release() -> Option<String> {
     text(Path::new("/proc/sys/kernel/osrelease"))

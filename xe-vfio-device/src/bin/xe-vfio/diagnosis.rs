@@ -169,12 +169,6 @@ impl Unusable {
     }
 }
 
-/// Name of the driver that a function is bound to.
-pub fn driver(path: &Path) -> Option<String> {
-    let link = fs::read_link(path.join("driver")).ok()?;
-    Some(link.file_name()?.to_string_lossy().into_owned())
-}
-
 /// Whether sysfs speaks against a VF. Opens nothing.
 ///
 /// # Errors
@@ -200,7 +194,7 @@ pub fn usable(identity: &Identity) -> Result<(), Unusable> {
             }
         });
     }
-    match driver(path) {
+    match xe::driver(path) {
         None => Err(Unusable::NoDriver { address }),
         Some(driver) if driver != DRIVER => Err(Unusable::OtherDriver { address, driver }),
         Some(_) => Ok(()),

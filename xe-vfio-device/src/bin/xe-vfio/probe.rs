@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use xe_vfio_device::stream::Manifest;
 use xe_vfio_device::xe::ids::Platform;
-use xe_vfio_device::xe::{Identity, Severity, compare};
+use xe_vfio_device::xe::{self, Identity, Severity, compare};
 
 use crate::cli;
 use crate::diagnosis::{self, Unusable};
@@ -38,7 +38,7 @@ pub fn run(arguments: &cli::Probe, output: Output) -> Result<(), Failure> {
         "command": "probe",
         "ok": found.is_ok(),
         "address": identity.address,
-        "driver": diagnosis::driver(&identity.path),
+        "driver": xe::driver(&identity.path),
         "platform": platform(&identity).map(|platform| platform.to_string()),
         "vf_number": identity.vf_number,
         "num_vfs": identity.num_vfs,
@@ -153,7 +153,7 @@ fn verdict(other: &Path, notes: &[Value], good: bool) -> String {
 fn text(identity: &Identity, manifest: &Manifest, state: Option<&str>, no_open: bool) -> String {
     let platform =
         platform(identity).map_or_else(|| "unknown platform".to_owned(), |known| known.to_string());
-    let driver = diagnosis::driver(&identity.path).unwrap_or_else(|| "no driver".to_owned());
+    let driver = xe::driver(&identity.path).unwrap_or_else(|| "no driver".to_owned());
     let number = match (identity.vf_number, identity.num_vfs) {
         (Some(number), Some(count)) => format!("VF {number} of {count}"),
         (Some(number), None) => format!("VF {number}"),

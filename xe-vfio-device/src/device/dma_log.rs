@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The log of guest memory that the VF writes, for a VMM that shares its device between threads.
+//!
+//! None of these takes the session, so they work while a stream is on its way.
+
+use super::slot::{LOADING, SAVING};
+use super::{DeviceError, Passthrough, XeVfioDevice};
+use crate::dirty::{DirtyError, GuestRange, Moment};
+use crate::state::DeviceState;
+
+impl<P: Passthrough> XeVfioDevice<P> {
+    /// Begins the log. The VF's state does not change.
+    ///
+    /// # Errors
+    /// [`DeviceError::Dirty`].
+    pub fn start_dma_log(&self) -> Result<(), DeviceError> {
+        let mut log = self.dirty();
+        tracing::info!(id = self.id, strategy = log.name(), "dirty log");
+        log.start().map_err(|source| self.not_known(source))
+    }
+
+    /// What the VF may have written since the last call. With no log on the host that is nothing as long as the VF runs, and all
+    /// memory that it can reach once it stands still.
+    ///
+    /// # Errors
+    /// [`DeviceError::Dirty`].
+    pub fn dma_written(&self) -> Result<Vec<GuestRange>, DeviceError> {
+        let moment = match self.slot.look() {
+            (None, Some(SAVING | LOADING)) => Moment::Still,
+            (None | Some(DeviceState::Running), _) => Moment::Running,
+            (Some(_), _) => Moment::Still,
+        };
+        self.dirty()
+            .dirty(moment, &mut || self.passthrough.dma_ranges())
+            .map_err(|source| self.not_known(source))
+    }
+
+    /// Ends the log.
+    pub fn stop_dma_log(&self) {
+        self.dirty().stop();
+    }
+
+    fn not_known(&self, source: DirtyError) -> DeviceError {
+        DeviceError::Dirty {
+            id: self.id.clone(),
+            source: Box::new(source),
+        }
+    }
+}
