@@ -35,6 +35,19 @@ impl<P: Passthrough> XeVfioDevice<P> {
             .map_err(|source| self.not_known(source))
     }
 
+    /// Bytes of guest memory that [`XeVfioDevice::dma_written`] answers when the VF stands still, whatever was sent before.
+    ///
+    /// # Errors
+    /// [`DeviceError::Dirty`].
+    pub fn memory_left_to_the_end(&self) -> Result<u64, DeviceError> {
+        if !self.dirty().leaves_all_to_the_end() {
+            return Ok(0);
+        }
+        let ranges = self.passthrough.dma_ranges();
+        let ranges = ranges.map_err(|error| self.not_known(DirtyError::Mapped(error)))?;
+        Ok(ranges.iter().map(|range| range.length).sum())
+    }
+
     /// Ends the log.
     pub fn stop_dma_log(&self) {
         self.dirty().stop();

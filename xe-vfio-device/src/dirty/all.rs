@@ -49,6 +49,10 @@ impl Strategy for All {
         }
     }
 
+    fn leaves_all_to_the_end(&self) -> bool {
+        true
+    }
+
     fn resumed(&mut self) {
         if self.log == Log::Answered {
             self.log = Log::Pending;

@@ -59,6 +59,10 @@ pub trait Strategy: Send {
         mapped: &mut dyn FnMut() -> anyhow::Result<Vec<GuestRange>>,
     ) -> Result<Vec<GuestRange>, DirtyError>;
 
+    /// Whether all that is mapped is answered once the VF stands still, however often memory was sent before. Counts in a
+    /// downtime that is predicted.
+    fn leaves_all_to_the_end(&self) -> bool;
+
     /// The VF runs again, so it writes again; said before it can.
     fn resumed(&mut self);
 
