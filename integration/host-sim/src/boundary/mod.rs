@@ -11,6 +11,7 @@
 //! `symbols/` is what the program calls, `paths` and `object` decide what is ours, `vfio/` answers it, `ioas` and `engine`
 //! are the IOMMU and the VFs' work. Everything else goes on to the C library.
 
+mod bitmap;
 mod config_space;
 mod engine;
 mod hosts;

@@ -75,6 +75,9 @@ fn print_vf(vf: &Status) {
     if vf.engine != 0 {
         line += &format!(", ring stopped ({:#x})", vf.engine);
     }
+    if vf.dma_log {
+        line += ", logs its DMA";
+    }
     println!("{line}");
     for fault in &vf.faults {
         println!("  fault: {}", describe(fault));

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use host_sim::host::{Host, HostConfig};
+use host_sim::host::{DmaLogConfig, Host, HostConfig, VfSet};
 
 use super::{Error, report, size};
 
@@ -78,9 +78,24 @@ pub struct Up {
     /// The platform does not support migration: FEATURE_MIGRATION answers ENOTTY
     #[arg(long)]
     no_migration: bool,
-    /// Offer DMA_LOGGING_*
+    /// Offer DMA_LOGGING_*: on all VFs, or on those of --dma-logging=1,3
+    #[arg(long, require_equals = true, num_args = 0..=1, default_missing_value = "all", value_name = "VFS")]
+    dma_logging: Option<VfSet>,
+    /// Finest granularity of the DMA log, such as 4K
+    #[arg(long, value_parser = size::parse)]
+    dma_log_min_page: Option<u64>,
+    /// Coarsest granularity of the DMA log, such as 2M
+    #[arg(long, value_parser = size::parse)]
+    dma_log_max_page: Option<u64>,
+    /// Ranges that the DMA log watches; more are joined
     #[arg(long)]
-    dma_logging: bool,
+    dma_log_ranges: Option<u32>,
+    /// Refuse more ranges than --dma-log-ranges with E2BIG
+    #[arg(long)]
+    dma_log_refuse_ranges: bool,
+    /// Bytes that the DMA log watches; more are refused with EOPNOTSUPP
+    #[arg(long, value_parser = size::parse)]
+    dma_log_bytes: Option<u64>,
     /// Begin every restore at a packet, whatever was written before; the Xe PF goes on with a half-written one
     #[arg(long)]
     forget_half_packets: bool,
@@ -113,7 +128,14 @@ impl Up {
             device_rate: self.device_rate.or(base.device_rate),
             populate: self.populate,
             migration: !self.no_migration,
-            dma_logging: self.dma_logging,
+            dma_logging: self.dma_logging.clone().unwrap_or_default(),
+            dma_log: DmaLogConfig {
+                min_page: self.dma_log_min_page.unwrap_or(base.dma_log.min_page),
+                max_page: self.dma_log_max_page.unwrap_or(base.dma_log.max_page),
+                ranges: self.dma_log_ranges.unwrap_or(base.dma_log.ranges),
+                refuse_ranges: self.dma_log_refuse_ranges,
+                bytes: self.dma_log_bytes.unwrap_or(base.dma_log.bytes),
+            },
             keep_half_packets: !self.forget_half_packets,
         }
     }

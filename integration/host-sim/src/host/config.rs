@@ -4,6 +4,8 @@
 use guest::abi;
 use serde::{Deserialize, Serialize};
 
+use super::{DmaLogConfig, VfSet, log};
+
 const MIB: u64 = 1 << 20;
 /// Bytes of GGTT space behind one PTE.
 pub const GGTT_PAGE: u64 = 4096;
@@ -66,8 +68,10 @@ pub struct HostConfig {
     pub populate: bool,
     /// Whether FEATURE_MIGRATION is offered.
     pub migration: bool,
-    /// Whether DMA_LOGGING_* is offered.
-    pub dma_logging: bool,
+    /// VFs that offer DMA_LOGGING_*; no Xe VF does.
+    pub dma_logging: VfSet,
+    /// What their log can do.
+    pub dma_log: DmaLogConfig,
     /// Whether a half-written or half-read packet stays with the VF over reset and close and is gone on with by the next
     /// restore, as in the Xe PF, where only entering STOP_COPY forgets it.
     pub keep_half_packets: bool,
@@ -96,7 +100,8 @@ impl Default for HostConfig {
             device_rate: None,
             populate: false,
             migration: true,
-            dma_logging: false,
+            dma_logging: VfSet::None,
+            dma_log: DmaLogConfig::default(),
             keep_half_packets: true,
         }
     }
@@ -153,6 +158,30 @@ impl HostConfig {
                 self.device_rate != Some(0),
                 "at least 1 byte per second, or none for no limit",
             ),
+            (
+                "dma_log.min_page",
+                self.dma_log.min_page,
+                is_page(self.dma_log.min_page),
+                "a power of two from 4 KiB to 1 GiB",
+            ),
+            (
+                "dma_log.max_page",
+                self.dma_log.max_page,
+                is_page(self.dma_log.max_page) && self.dma_log.max_page >= self.dma_log.min_page,
+                "a power of two from min_page to 1 GiB",
+            ),
+            (
+                "dma_log.ranges",
+                self.dma_log.ranges.into(),
+                (1..=log::MOST_RANGES).contains(&self.dma_log.ranges),
+                "1 to 256 ranges",
+            ),
+            (
+                "dma_log.bytes",
+                self.dma_log.bytes,
+                (GGTT_PAGE..=log::MOST_BYTES).contains(&self.dma_log.bytes),
+                "at least 4 KiB, at most 1 TiB",
+            ),
         ];
         match rules.into_iter().find(|(_, _, holds, _)| !holds) {
             Some((field, value, _, why)) => Err(ConfigError { field, value, why }),
@@ -185,6 +214,11 @@ impl HostConfig {
     }
 }
 
+/// Whether a device can track pages of this size.
+fn is_page(bytes: u64) -> bool {
+    bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +244,10 @@ mod tests {
         assert_eq!(bad(|c| c.guc = 63), "guc");
         assert_eq!(bad(|c| c.vram_chunk = 0), "vram_chunk");
         assert_eq!(bad(|c| c.device_rate = Some(0)), "device_rate");
+        assert_eq!(bad(|c| c.dma_log.min_page = 2048), "dma_log.min_page");
+        assert_eq!(bad(|c| c.dma_log.max_page = 4097), "dma_log.max_page");
+        assert_eq!(bad(|c| c.dma_log.ranges = 257), "dma_log.ranges");
+        assert_eq!(bad(|c| c.dma_log.bytes = 0), "dma_log.bytes");
     }
 
     #[test]

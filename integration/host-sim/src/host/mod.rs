@@ -6,11 +6,14 @@
 //! | `DIR/config.json` | [`HostConfig`]; written last, so that its presence means a whole host |
 //! | `DIR/vf<n>/memory` | what the guest sees of VF n |
 //! | `DIR/vf<n>/control` | all of its other state |
+//! | `DIR/vf<n>/dma-log` | the log of its DMA, when it has one |
 //! | `DIR/open/` | one flocked file for each thing that a process has open |
 //!
 //! Two directories are two hosts. The directory belongs on tmpfs.
 
 mod config;
+mod log;
+mod vf_set;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -18,6 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use config::{ConfigError, GGTT_PAGE, HostConfig, MAX_VFS};
+pub use log::DmaLogConfig;
+pub(crate) use log::{MOST_BYTES as LOG_MOST_BYTES, MOST_RANGES as LOG_MOST_RANGES};
+pub use vf_set::{UnknownVfSet, VfSet};
 
 use crate::vf::Vf;
 

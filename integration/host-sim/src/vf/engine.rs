@@ -136,9 +136,9 @@ impl Vf {
             self.memory.store32(at, accumulator);
         }
         let z: Words = std::array::from_fn(|i| self.memory.load32(prev + 4 * i as u64));
-        write_words(dma, dst, &z)?;
+        self.write_words(dma, dst, &z)?;
         let sum = z.iter().fold(0u32, |sum, word| sum.wrapping_add(*word));
-        write_words(dma, done, &[seq, accumulator, sum, !seq])?;
+        self.write_words(dma, done, &[seq, accumulator, sum, !seq])?;
         engine.accumulator = accumulator;
         engine.completed = number;
         Ok(())
@@ -172,15 +172,20 @@ impl Vf {
         }
         Ok(u64::from(abi::VRAM_WINDOW) + u64::from(offset))
     }
+
+    fn write_words<const N: usize>(
+        &self,
+        dma: &dyn Dma,
+        iova: u64,
+        words: &[u32; N],
+    ) -> Result<(), Bad> {
+        self.dma_write(dma, iova, words.map(u32::to_le_bytes).as_flattened())?;
+        Ok(())
+    }
 }
 
 fn words<const N: usize>(dma: &dyn Dma, iova: u64) -> Result<[u32; N], Bad> {
     let mut bytes = [[0; 4]; N];
     dma.read(iova, bytes.as_flattened_mut())?;
     Ok(bytes.map(u32::from_le_bytes))
-}
-
-fn write_words<const N: usize>(dma: &dyn Dma, iova: u64, words: &[u32; N]) -> Result<(), Bad> {
-    dma.write(iova, words.map(u32::to_le_bytes).as_flattened())?;
-    Ok(())
 }

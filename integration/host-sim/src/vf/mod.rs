@@ -3,9 +3,10 @@
 //!
 //! All of a VF lives in two files that every process maps, so any process may call any method at any time; a method
 //! answers what the kernel's ioctl, read or write would. `transition` has the states, `save` and `load` the data fd, `engine` what
-//! the VF does for its guest, `reset` opening, closing and resetting, `faults` how to break each of them.
+//! the VF does for its guest, `dma_log` what it notes of its DMA, `reset` opening, closing and resetting, `faults` how to break each of them.
 
 mod control;
+mod dma_log;
 mod engine;
 mod errno;
 mod faults;
@@ -34,6 +35,7 @@ use guest::abi;
 use crate::host::HostConfig;
 use crate::shm::{Memory, Shared, bulk};
 use control::Control;
+use dma_log::DmaLog;
 
 pub use errno::Errno;
 pub use faults::{CAPACITY as FAULT_CAPACITY, Effect, FaultError, FaultSpec, FaultStatus, Faults};
@@ -91,6 +93,7 @@ pub struct Vf {
     memory: Memory,
     control: Arc<Shared<Control>>,
     faults: Faults,
+    dma_log: Option<DmaLog>,
 }
 
 impl Vf {
@@ -108,12 +111,13 @@ impl Vf {
         if config.populate {
             bulk::populate(&memory_file, memory_len(config))?;
         }
-        let vf = Self::new(
-            index,
-            config,
-            memory_file,
-            Shared::create(&make("control")?)?,
-        )?;
+        let dma_log = config
+            .dma_logging
+            .contains(index)
+            .then(|| DmaLog::create(&dir.join("dma-log"), &config.dma_log))
+            .transpose()?;
+        let control = Shared::create(&make("control")?)?;
+        let vf = Self::new(index, config, memory_file, control, dma_log)?;
         vf.clear_memory()?;
         vf.lock_engine().accumulator = abi::ACC_RESET;
         vf.control
@@ -142,7 +146,12 @@ impl Vf {
                 "The VF is not of this host or version",
             ));
         }
-        Self::new(index, config, memory_file, control)
+        let dma_log = config
+            .dma_logging
+            .contains(index)
+            .then(|| DmaLog::open(&dir.join("dma-log"), &config.dma_log))
+            .transpose()?;
+        Self::new(index, config, memory_file, control, dma_log)
     }
 
     fn new(
@@ -150,6 +159,7 @@ impl Vf {
         config: &Arc<HostConfig>,
         memory_file: File,
         control: Shared<Control>,
+        dma_log: Option<DmaLog>,
     ) -> io::Result<Self> {
         let len = usize::try_from(memory_len(config)).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let memory = Memory::map(&memory_file, len)?;
@@ -164,6 +174,7 @@ impl Vf {
             memory,
             control,
             faults,
+            dma_log,
         })
     }
 

@@ -8,7 +8,7 @@ use super::state::{ARCS, Arc};
 
 /// An operation that can be made to fail.
 ///
-/// `Reset` to `Arc` are checked inside [`super::Vf`]; the others are checked by the boundary.
+/// `Reset` to `LogReport` are checked inside [`super::Vf`]; the others are checked by the boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// Opening `/dev/vfio/<group>`.
@@ -51,11 +51,17 @@ pub enum Op {
     Consumer,
     /// One arc, before anything of it is done.
     Arc(Arc),
+    /// DMA_LOGGING_START, in the driver.
+    LogStart,
+    /// DMA_LOGGING_STOP, in the driver.
+    LogStop,
+    /// DMA_LOGGING_REPORT, in the driver: an errno leaves the log as it was.
+    LogReport,
 }
 
 impl Op {
     /// Every operation. Its place here, from 0, is its code in shared memory.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::OpenGroup,
         Self::OpenCdev,
         Self::GetDeviceFd,
@@ -83,6 +89,9 @@ impl Op {
         Self::Arc(ARCS[5]),
         Self::Arc(ARCS[6]),
         Self::Arc(ARCS[7]),
+        Self::LogStart,
+        Self::LogStop,
+        Self::LogReport,
     ];
 
     pub(super) fn code(self) -> u32 {
@@ -116,6 +125,9 @@ impl fmt::Display for Op {
             Self::Flr => "flr",
             Self::Producer => "producer",
             Self::Consumer => "consumer",
+            Self::LogStart => "log-start",
+            Self::LogStop => "log-stop",
+            Self::LogReport => "log-report",
             Self::Arc(arc) => return write!(f, "arc:{arc}"),
         })
     }

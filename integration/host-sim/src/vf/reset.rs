@@ -20,21 +20,23 @@ impl Vf {
     /// `EIO` when the VF's memory cannot be cleared.
     pub fn device_opened(&self, opener: u32) -> Result<(), Errno> {
         self.control.live.opener.store(opener, Ordering::Relaxed);
+        self.dma_log_ends();
         self.function_level_reset()
     }
 
-    /// The last close of the device: its data fd answers `ENODEV` from now on, the engine rests. Blocks behind a blocked reader.
+    /// The last close of the device: its data fd answers `ENODEV` from now on, the engine rests, the DMA log ends. Blocks behind a blocked reader.
     pub fn device_closed(&self) {
         let _transition = self.lock_transition();
         let mut session = self.lock_data();
         self.end_session(&mut session);
         let _engine = self.lock_engine();
         self.set_gate(false);
+        self.dma_log_ends();
         self.control.live.opener.store(0, Ordering::Relaxed);
     }
 
     /// VFIO_DEVICE_RESET from any state: takes the FLR's time, then the state is RUNNING, the data fd dead, GPU state cleared.
-    /// Blocks behind a blocked reader.
+    /// Blocks behind a blocked reader. The DMA log goes on.
     ///
     /// # Errors
     /// That of a fault on `reset`; `EIO` when the VF's memory cannot be cleared.

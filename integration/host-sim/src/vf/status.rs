@@ -42,6 +42,8 @@ pub struct Status {
     pub completed: u32,
     /// The engine's STATUS register: 0, or why the ring stopped.
     pub engine: u32,
+    /// DMA is being logged.
+    pub dma_log: bool,
     /// Faults that are set.
     pub faults: Vec<FaultStatus>,
 }
@@ -73,6 +75,7 @@ impl Vf {
             submitted: register(reg::RING_TAIL),
             completed: register(reg::RING_HEAD),
             engine: register(reg::STATUS),
+            dma_log: self.dma_log_is_on(),
             faults: self.faults.list(),
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! VFIO_DEVICE_FEATURE: the core's checks (drivers/vfio/vfio_main.c) in front of the VF's migration.
+//! VFIO_DEVICE_FEATURE: the core's checks (drivers/vfio/vfio_main.c) in front of the VF's migration and DMA log.
 
-use super::Answer;
+use super::{Answer, logging};
 use crate::boundary::hosts::{Attached, VfLocal};
 use crate::boundary::object::{Object, Record};
 use crate::boundary::user;
@@ -13,11 +13,14 @@ const PROBE: u32 = 1 << 18;
 const NUMBER: u32 = 0xffff;
 const HEADER: u32 = 8;
 
-/// Features of the migration interface.
+/// Features of migration and DMA logging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Feature {
     Migration,
     MigDeviceState,
+    DmaLoggingStart,
+    DmaLoggingStop,
+    DmaLoggingReport,
     MigDataSize,
 }
 
@@ -26,6 +29,9 @@ impl Feature {
         match raw {
             1 => Some(Self::Migration),
             2 => Some(Self::MigDeviceState),
+            6 => Some(Self::DmaLoggingStart),
+            7 => Some(Self::DmaLoggingStop),
+            8 => Some(Self::DmaLoggingReport),
             9 => Some(Self::MigDataSize),
             _ => None,
         }
@@ -33,8 +39,29 @@ impl Feature {
 
     fn operations(self) -> u32 {
         match self {
-            Self::Migration | Self::MigDataSize => GET,
+            Self::Migration | Self::MigDataSize | Self::DmaLoggingReport => GET,
+            Self::DmaLoggingStart | Self::DmaLoggingStop => SET,
             Self::MigDeviceState => GET | SET,
+        }
+    }
+
+    /// Bytes of its payload.
+    fn payload(self) -> u32 {
+        match self {
+            Self::Migration | Self::MigDataSize | Self::MigDeviceState => 8,
+            Self::DmaLoggingStart => logging::CONTROL,
+            Self::DmaLoggingStop => 0,
+            Self::DmaLoggingReport => logging::REPORT,
+        }
+    }
+
+    /// Whether the driver has the callbacks for it.
+    fn is_offered(self, vf: &VfLocal) -> bool {
+        match self {
+            Self::Migration | Self::MigDataSize | Self::MigDeviceState => vf.vf.config().migration,
+            Self::DmaLoggingStart | Self::DmaLoggingStop | Self::DmaLoggingReport => {
+                vf.vf.has_dma_log()
+            }
         }
     }
 }
@@ -47,9 +74,9 @@ pub fn ioctl(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
     if flags & PROBE == 0 && flags & GET != 0 && flags & SET != 0 {
         return Err(Errno::EINVAL);
     }
-    // Anything else is unknown to the core and to vfio-pci on a VF; dirty logging is not this driver's.
+    // Anything else is unknown to the core and to vfio-pci on a VF.
     let feature = Feature::from_raw(flags & NUMBER).ok_or(Errno::ENOTTY)?;
-    if !object.host.host.config().migration {
+    if !feature.is_offered(vf) {
         return Err(Errno::ENOTTY);
     }
     if flags & (GET | SET) & !feature.operations() != 0 {
@@ -58,8 +85,7 @@ pub fn ioctl(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
     if flags & PROBE != 0 {
         return Ok(0);
     }
-    // The payload of each of the three is 8 bytes.
-    if flags & (GET | SET) == 0 || argsz - HEADER < 8 {
+    if flags & (GET | SET) == 0 || argsz - HEADER < feature.payload() {
         return Err(Errno::EINVAL);
     }
     let payload = arg + HEADER as usize;
@@ -71,6 +97,9 @@ pub fn ioctl(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
             user::put(payload + 4, -1i32)?;
         }
         Feature::MigDeviceState => set_state(&object.host, vf, payload)?,
+        Feature::DmaLoggingStart => logging::start(&vf.vf, payload)?,
+        Feature::DmaLoggingStop => vf.vf.dma_log_stop()?,
+        Feature::DmaLoggingReport => logging::report(&vf.vf, payload)?,
     }
     Ok(0)
 }

@@ -9,6 +9,7 @@ pub mod device;
 pub mod feature;
 pub mod group;
 pub mod iommufd;
+mod logging;
 pub mod regions;
 
 use std::ffi::c_int;
