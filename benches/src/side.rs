@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One side of a transfer in a process of its own, and the talk with the process that runs the comparison.
+//!
+//! A side says [`Ready`] on its stdout, begins at a line on its stdin, and says [`Done`]. All that a VMM does before its guest stops is done before "ready":
+//! devices opened and cleaned, sockets connected, manifests read.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context, bail};
+use host_sim::boundary;
+use host_sim::host::Host;
+use serde::{Deserialize, Serialize};
+use xe_vfio_device::transfer::{Cancel, Deadlines, Endpoint, Incoming};
+
+use crate::usage;
+use crate::vf::{Device, open};
+
+/// What a side is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Task {
+    /// The simulated host.
+    pub host: PathBuf,
+    /// Its first VF that is moved.
+    pub first: u16,
+    /// How many are moved.
+    pub count: u16,
+    /// Which side.
+    pub role: Role,
+    /// Where to: for a listening destination where it listens.
+    pub url: String,
+}
+
+/// Which side of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Saves.
+    Source,
+    /// Loads.
+    Destination,
+}
+
+/// A side waits for its line.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// Where a destination listens.
+    pub url: String,
+}
+
+/// What a side has done.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// Seconds of user and system time.
+    pub cpu: f64,
+    /// Most bytes of memory beyond what there was before.
+    pub memory: u64,
+    /// Bytes of device state.
+    pub state_bytes: u64,
+    /// Bytes of stream.
+    pub stream_bytes: u64,
+}
+
+struct Moved {
+    state: u64,
+    stream: u64,
+}
+
+/// Runs a side to its end, talking on stdin and stdout.
+///
+/// # Errors
+/// Whatever fails in it.
+pub fn run(task: &Task) -> anyhow::Result<()> {
+    boundary::attach(&task.host)?;
+    let host = Host::open(&task.host)?;
+    let devices = (0..task.count)
+        .map(|n| open(&host, task.first + n, format!("vf{n}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let endpoint: Endpoint = task.url.parse()?;
+    let (used, memory, moved) = match task.role {
+        Role::Source => source(&devices, &endpoint)?,
+        Role::Destination => destination(&devices, &endpoint)?,
+    };
+    say(&Done {
+        cpu: used,
+        memory,
+        state_bytes: moved.iter().map(|moved| moved.state).sum(),
+        stream_bytes: moved.iter().map(|moved| moved.stream).sum(),
+    })
+}
+
+type Outcome = (f64, u64, Vec<Moved>);
+
+fn source(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
+    for device in devices {
+        device.start()?;
+        device.manifest()?;
+        device.quiesce()?;
+        device.stop()?;
+    }
+    let mut connections = Vec::new();
+    if !matches!(endpoint, Endpoint::File(_)) {
+        for _ in devices {
+            connections.push(endpoint.connect(Deadlines::default().connect)?);
+        }
+    }
+    begin(&task_url(endpoint))?;
+    let mut connections = connections.into_iter();
+    let jobs: Vec<_> = devices
+        .iter()
+        .map(|device| {
+            let connection = connections.next();
+            move || {
+                let report = match connection {
+                    Some(connection) => device.send_over(connection),
+                    None => device.send_to(endpoint),
+                }?;
+                anyhow::Ok(Moved {
+                    state: report.totals.payload_bytes,
+                    stream: report.totals.wire_bytes,
+                })
+            }
+        })
+        .collect();
+    measured(jobs)
+}
+
+fn destination(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
+    for device in devices {
+        device.prepare_load()?;
+    }
+    if let Endpoint::File(_) = endpoint {
+        begin(&task_url(endpoint))?;
+        let load = |device: &Device| {
+            let (_, report) = device.receive_at(endpoint)?;
+            anyhow::Ok(Moved {
+                state: report.totals.payload_bytes,
+                stream: report.totals.wire_bytes,
+            })
+        };
+        return measured(devices.iter().map(|device| move || load(device)).collect());
+    }
+    let listener = endpoint.listen()?;
+    say(&Ready {
+        url: listener.endpoint().to_string(),
+    })?;
+    let mut connections = Vec::new();
+    for _ in devices {
+        connections.push(listener.accept(Deadlines::default().connect, &Cancel::new())?);
+    }
+    let jobs: Vec<_> = connections
+        .into_iter()
+        .map(|connection| {
+            move || {
+                let incoming = Incoming::accept(connection, &Deadlines::default())?;
+                let named = devices
+                    .iter()
+                    .find(|device| device.device_id() == incoming.device_id());
+                let device = named.context("a stream for no device of this side")?;
+                let report = device.load_from(incoming)?;
+                anyhow::Ok(Moved {
+                    state: report.totals.payload_bytes,
+                    stream: report.totals.wire_bytes,
+                })
+            }
+        })
+        .collect();
+    measured(jobs)
+}
+
+/// Runs the jobs, each on its thread.
+fn measured<J>(jobs: Vec<J>) -> anyhow::Result<Outcome>
+where
+    J: FnOnce() -> anyhow::Result<Moved> + Send,
+{
+    let before = usage::cpu();
+    let (memory, moved) = usage::peak(|| {
+        thread::scope(|scope| {
+            let threads: Vec<_> = jobs.into_iter().map(|job| scope.spawn(job)).collect();
+            let ends = threads.into_iter().map(|thread| thread.join());
+            ends.map(|end| end.unwrap_or_else(|_| bail!("a side's thread panicked")))
+                .collect::<anyhow::Result<Vec<_>>>()
+        })
+    });
+    let cpu = usage::cpu().saturating_sub(before).as_secs_f64();
+    Ok((cpu, memory, moved?))
+}
+
+fn task_url(endpoint: &Endpoint) -> Ready {
+    Ready {
+        url: endpoint.to_string(),
+    }
+}
+
+/// Says that this side is ready and waits for its line.
+fn begin(ready: &Ready) -> anyhow::Result<()> {
+    say(ready)?;
+    let mut line = String::new();
+    if std::io::stdin().lock().read_line(&mut line)? == 0 {
+        bail!("the comparison has ended");
+    }
+    Ok(())
+}
+
+fn say(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Figures in tables, and tables in a document between two marks.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+
+/// What runs of one kind gave.
+#[derive(Debug, Clone, Default)]
+pub struct Figures(Vec<f64>);
+
+impl Figures {
+    /// Takes one more.
+    pub fn add(&mut self, value: f64) {
+        self.0.push(value);
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    /// The one in the middle; of an even number the lower of the two.
+    pub fn median(&self) -> f64 {
+        self.at(1, 2)
+    }
+
+    /// The quartiles.
+    pub fn spread(&self) -> (f64, f64) {
+        (self.at(1, 4), self.at(3, 4))
+    }
+
+    fn at(&self, part: usize, of: usize) -> f64 {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get(last * part / of).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// A table in Markdown.
+#[derive(Debug)]
+pub struct Table(String);
+
+impl Table {
+    /// A table with these heads.
+    pub fn new(heads: &[&str]) -> Self {
+        let mut table = Self(String::new());
+        table.row(&heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
+        table.row(&vec!["---".to_owned(); heads.len()]);
+        table
+    }
+
+    /// One more row.
+    pub fn row(&mut self, cells: &[String]) {
+        // Writing to a string cannot fail.
+        _ = writeln!(self.0, "| {} |", cells.join(" | "));
+    }
+
+    /// The table's text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Puts `text` between `<!-- name -->` and `<!-- /name -->` of a document.
+///
+/// # Errors
+/// When the document has no such marks.
+pub fn replace(document: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let old = std::fs::read_to_string(document)?;
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let missing = || format!("{} has no marks {name}", document.display());
+    let (before, rest) = old.split_once(&begin).with_context(missing)?;
+    let (_, after) = rest.split_once(&end).with_context(missing)?;
+    let new = format!("{before}{begin}{text}{end}{after}");
+    Ok(std::fs::write(document, new)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle_and_the_quartiles_around_it() {
+        let mut figures = Figures::default();
+        for value in [5.0, 1.0, 4.0, 2.0, 3.0] {
+            figures.add(value);
+        }
+        assert_eq!(figures.median(), 3.0);
+        assert_eq!(figures.spread(), (2.0, 4.0));
+    }
+
+    #[test]
+    fn a_table_replaces_what_stood_between_its_marks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a\n<!-- t -->\nold\n<!-- /t -->\nb\n").unwrap();
+        replace(file.path(), "t", "new\n").unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text, "a\n<!-- t -->\nnew\n<!-- /t -->\nb\n");
+        assert!(replace(file.path(), "u", "").is_err());
+    }
+}
