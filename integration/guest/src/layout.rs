@@ -14,6 +14,8 @@ pub const CODE_SIZE: u32 = 0x8000;
 pub const STACK_TOP: u32 = 0x1f_0000;
 /// Number of VFs found (u32).
 pub const VF_COUNT: u32 = 0x1f_0000;
+/// 1 when the VF is the kernel lab's (u32).
+pub const STAND_IN: u32 = VF_COUNT + 4;
 /// First context.
 pub const CONTEXTS: u32 = 0x20_0000;
 /// Distance of two contexts; a power of two.
@@ -87,4 +89,8 @@ pub mod control {
     pub const LAPPED: u32 = 0x20;
     /// What the four scratch registers must hold.
     pub const SCRATCH: u32 = 0x24;
+    /// Config address, of the kernel lab's VF only.
+    pub const CONFIG: u32 = 0x40;
+    /// What its configuration space must hold.
+    pub const WITNESS: u32 = 0x44;
 }

@@ -6,6 +6,8 @@
 //! each, and checks every result against what it computes itself: order, accumulator, VRAM read back, DMA written,
 //! MSI-X seen. What it has to say goes to COM1, one short line each; [`report`] turns that into events.
 //!
+//! In the kernel lab, where a VF has neither ring nor VRAM in its BARs, it works memory and what the VF has ([`stand_in`]).
+//!
 //! The first discrepancy is reported and stops the guest for good: its memory is then as it was found.
 
 pub mod abi;
@@ -13,6 +15,7 @@ mod elf;
 pub mod layout;
 mod program;
 pub mod report;
+pub mod stand_in;
 mod tables;
 
 /// The guest as an ELF64 executable with a PVH entry note, complete and the same at every call.

@@ -43,11 +43,19 @@ pub enum Kind {
     OldSequence,
     /// A block that had been verified has changed since.
     OldSum,
+    /// The processor's number of the round is not the one in memory.
+    Counter,
+    /// A page is not as its last round left it.
+    Page,
+    /// Configuration space has changed.
+    Configuration,
+    /// An interrupt that was asked for did not come.
+    Interrupt,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Id,
         Self::Msix,
         Self::MsixBar,
@@ -63,6 +71,10 @@ impl Kind {
         Self::Sum,
         Self::OldSequence,
         Self::OldSum,
+        Self::Counter,
+        Self::Page,
+        Self::Configuration,
+        Self::Interrupt,
     ];
 
     /// The name in the guest's report.
@@ -84,6 +96,10 @@ impl Kind {
             Self::Sum => "SUM",
             Self::OldSequence => "OLD_SEQ",
             Self::OldSum => "OLD_SUM",
+            Self::Counter => "COUNTER",
+            Self::Page => "PAGE",
+            Self::Configuration => "CONFIG",
+            Self::Interrupt => "INTERRUPT",
         }
     }
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # What the tests of the crate's own command share: `. /lib/crate.sh` after lib.sh. Nothing here hides a wrong result: each ends the test.
+# They use the lane's two VFs, $A and $B, and a directory of their own.
 #
 # A VF is clean when the command has opened it, so content is put in through debugfs while the provider keeps the command in its
 # first transition. The FLR of closing a VF is none that the kernel tells its drivers of (__pci_reset_function_locked), so the provider
 # does not see it, and what a VF held at the command's end can still be read here; a reset that the command asked for is seen.
 
-WORK=/tmp/crate
-DEBUG=/sys/kernel/debug/xe-lab
+WORK=/tmp/lane-$A
 # Bytes of VRAM: init's vram_mib.
 VRAM=4194304
 rm -rf $WORK
@@ -15,9 +15,10 @@ cd $WORK || exit 1
 
 wrong() {
   echo "WRONG: $*"
-  faults 1 clear
-  faults 2 clear
-  [ -z "$RUNNING" ] || kill -9 "$RUNNING" 2>/dev/null
+  faults $A clear
+  faults $B clear
+  # What is still there would keep the VFs.
+  kill -9 $STARTED 2>/dev/null
   exit 1
 }
 
@@ -40,12 +41,14 @@ until_true() {
 }
 
 # Busybox's timeout becomes the command, so RUNNING is the command's own id.
+STARTED=
 start() {
-  timeout -s KILL 90 xe-vfio "$@" >out 2>&1 </dev/null &
+  timeout -s KILL 90 "$@" >out 2>&1 </dev/null &
   RUNNING=$!
+  STARTED="$STARTED $RUNNING"
 }
 second() {
-  timeout -s KILL 90 xe-vfio "$@" >out2 2>&1 </dev/null
+  timeout -s KILL 90 "$@" >out2 2>&1 </dev/null
   status_is $? out2 "$@"
 }
 
@@ -58,18 +61,18 @@ ended() {
   status_is $status out "the started command"
 }
 
-# ends STATUS ARGUMENT...
+# ends STATUS COMMAND...
 ends() {
   WANTED=$1
   shift
-  timeout -s KILL 90 xe-vfio "$@" >out 2>&1 </dev/null
+  timeout -s KILL 90 "$@" >out 2>&1 </dev/null
   status_is $? out "$@"
 }
 
 status_is() {
   local status=$1 file=$2
   shift 2
-  note "xe-vfio $*: $status"
+  note "$*: $status"
   sed 's/^/  | /' $file
   [ "$status" = "$WANTED" ] || wrong "exit status $status, not $WANTED"
 }
@@ -81,14 +84,16 @@ says() {
 }
 
 # The started command waits in a function of the provider.
-in_call() { until_true 30 "a wait in $1" grep -qs "$1" /proc/$RUNNING/task/*/stack; }
+in_call() { waits_in "$RUNNING" "$1"; }
+waits_in() { until_true 30 "a wait in $2" stacks_have "$1" "$2"; }
+stacks_have() { cat /proc/$1/task/*/stack 2>/dev/null | grep -q "$2"; }
 hears() { until_true 30 "the line $1" grep -qF -- "$1" out; }
 signal() { kill "-$1" "$RUNNING" || wrong "the command is gone"; }
 
 # begin_save VF FILE: a save that waits in its first transition, with content in its VF. `faults` sets off the next fault first.
 begin_save() {
   faults "$1" "suspend stuck"
-  start save "$(vf "$1")" --to "$2"
+  start xe-vfio save "$(vf "$1")" --to "$2"
   in_call lab_suspend
   fill "$1" content
 }
@@ -129,11 +134,17 @@ same() {
   note "$1 and $2: the same $(stat -c %s first) bytes of state"
 }
 
-# round_trip FROM: a good load and save of it on VF1 and on VF2, after whatever was before.
+# Packets that a save has more of than the ring holds.
+small_packets() {
+  chunks $A 256
+  chunks $B 256
+}
+
+# round_trip FROM: a good load and save of it on both VFs, after whatever was before.
 round_trip() {
   local n
-  for n in 1 2; do
-    ends 0 restore "$(vf $n)" --from "$1" --then-save again
+  for n in $A $B; do
+    ends 0 xe-vfio restore "$(vf $n)" --from "$1" --then-save again
     says "with the state that came"
     same "$1" again
   done

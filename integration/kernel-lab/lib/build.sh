@@ -18,9 +18,9 @@ build_modules() {
 }
 
 TARGET=x86_64-unknown-linux-gnu
-BINARIES=(conformance xe-vfio)
+BINARIES=(conformance xe-vfio ref-vmm)
 # Their packages.
-PACKAGES=(conformance xe-vfio-device)
+PACKAGES=(conformance xe-vfio-device ref-vmm)
 
 build_programs() {
   local arguments=()

@@ -4,10 +4,10 @@
 make_image() {
   local tree=$CACHE/image
   rm -rf "$tree"
-  mkdir -p "$tree"/{bin,lib,tests,proc,sys,dev,tmp}
+  mkdir -p "$tree"/{bin,lib,proc,sys,dev,tmp}
   cp "$ROOT/usr/bin/busybox" "$tree/bin/"
   cp "$LAB/guest/init" "$tree/init"
-  cp "$LAB"/guest/tests/* "$tree/tests/"
+  cp -r "$LAB/guest/stages" "$tree/"
   cp "$LAB"/guest/*.sh "$tree/lib/"
   cp "$CACHE"/build/{xe,xe-vfio-pci}.ko "$tree/lib/"
   for module in "${MODULES[@]}"; do

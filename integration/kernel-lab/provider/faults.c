@@ -5,6 +5,7 @@
  *   fault  write "OPERATION errno|delay-ms VALUE [NTH [COUNT]]", "OPERATION stuck", or "clear"; NTH (from 1) is the first call
  *          hit, COUNT how many are. A stuck operation ends when it is cleared or, in user space's context, by a signal.
  *   vram, ggtt   the contents, to be read and written
+ *   vram_chunk_kib   the largest VRAM packet of this VF's next save, in KiB; at first 512 MiB
  */
 
 #include <linux/debugfs.h>
@@ -176,6 +177,7 @@ void lab_debugfs_add(struct lab_vf *vf)
 	snprintf(name, sizeof(name), "vf%u", vf->id);
 	vf->dir = debugfs_create_dir(name, vf->xe->dir);
 	debugfs_create_file("fault", 0200, vf->dir, vf, &lab_fault_fops);
+	debugfs_create_u32("vram_chunk_kib", 0600, vf->dir, &vf->vram_chunk_kib);
 	debugfs_create_file("vram", 0600, vf->dir, vf, &lab_vram_fops);
 	debugfs_create_file("ggtt", 0600, vf->dir, vf, &lab_ggtt_fops);
 }

@@ -6,7 +6,8 @@
  * be restored on another, byte for byte. It programs no hardware.
  *
  *   pf.c       PCI driver of the PF, SR-IOV, the VFs' identity
- *   vf.c       what a VF has: VRAM, GGTT, registers, GuC state
+ *   vf.c       what a VF has: VRAM, GGTT, GuC state
+ *   mmio.c     the VF's registers: the scratch ones of the emulated device where it has some
  *   control.c  suspend, resume, stop, FLR
  *   packet.c   packets, and the ring of five between the PF's worker and user space
  *   save.c     the producer, and read
@@ -27,6 +28,7 @@
 #define LAB_RING 5
 #define LAB_MAX_GTS 2
 #define LAB_MMIO_BYTES 16
+#define LAB_MAX_VFS 8
 
 enum lab_packet_type {
 	LAB_DESCRIPTOR = 1,
@@ -137,11 +139,15 @@ struct lab_vf {
 	size_t vram_bytes;
 	size_t ggtt_bytes;
 	size_t guc_bytes;
+	/* largest VRAM packet */
+	u32 vram_chunk_kib;
 };
 
 struct xe_device {
 	struct pci_dev *pdev;
 	struct dentry *dir;
+	/* the PF's BAR0, when its VFs have registers that can travel */
+	void __iomem *regs;
 	u32 devid;
 	u32 revid;
 	unsigned int gts;
@@ -159,6 +165,11 @@ void lab_vf_destroy(struct lab_vf *vf);
 void lab_vf_clear(struct lab_vf *vf);
 bool lab_gt_is_main(const struct lab_gt *gt);
 ssize_t lab_vf_stream_estimate(struct lab_vf *vf);
+
+/* mmio.c */
+int lab_mmio_find(struct xe_device *xe);
+void lab_mmio_save(struct lab_gt *gt);
+void lab_mmio_restore(struct lab_gt *gt);
 
 /* control.c */
 int lab_suspend(struct lab_vf *vf);
@@ -184,7 +195,6 @@ void lab_producer(struct work_struct *work);
 int lab_save_begin(struct lab_vf *vf);
 int lab_save_end(struct lab_vf *vf);
 ssize_t lab_read(struct lab_vf *vf, char __user *buf, size_t len);
-extern unsigned int lab_vram_chunk_kib;
 
 /* restore.c */
 void lab_consumer(struct work_struct *work);

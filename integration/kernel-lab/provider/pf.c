@@ -90,8 +90,12 @@ static int lab_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 	if (!xe || ret)
 		return xe ? ret : -ENOMEM;
-	lab_disguise(pdev);
 	xe->pdev = pdev;
+	ret = lab_mmio_find(xe);
+	if (ret)
+		return ret;
+	pci_set_master(pdev);
+	lab_disguise(pdev);
 	xe->dir = lab_root;
 	xe->revid = pdev->revision;
 	pci_set_drvdata(pdev, xe);

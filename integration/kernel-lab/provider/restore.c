@@ -57,6 +57,8 @@ static int lab_apply(struct lab_gt *gt, const struct lab_packet *packet)
 	}
 	if (size)
 		memcpy(to, packet->data, size);
+	if (packet->header.type == LAB_MMIO)
+		lab_mmio_restore(gt);
 	return 0;
 }
 

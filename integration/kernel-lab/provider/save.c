@@ -6,15 +6,10 @@
  */
 
 #include <linux/err.h>
-#include <linux/moduleparam.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
 #include "lab.h"
-
-unsigned int lab_vram_chunk_kib = 512 << 10;
-module_param_named(vram_chunk_kib, lab_vram_chunk_kib, uint, 0644);
-MODULE_PARM_DESC(vram_chunk_kib, "largest VRAM packet in KiB; 512 MiB as in the Xe PF, less to fill the ring with little VRAM");
 
 #define KLV(key, dwords) ((key) << 16 | (dwords))
 
@@ -61,13 +56,14 @@ static struct lab_packet *lab_produce(struct lab_gt *gt)
 			break;
 		case 2:
 			gt->step++;
+			lab_mmio_save(gt);
 			return lab_packet_of(gt, LAB_MMIO, 0, gt->mmio, LAB_MMIO_BYTES);
 		default: {
 			u64 offset = gt->vram_offset;
 
 			if (!lab_gt_is_main(gt) || offset == vf->vram_bytes)
 				return NULL;
-			chunk = min_t(size_t, vf->vram_bytes - offset, max(lab_vram_chunk_kib, 4u) << 10);
+			chunk = min_t(size_t, vf->vram_bytes - offset, (size_t)max(READ_ONCE(vf->vram_chunk_kib), 4u) << 10);
 			gt->vram_offset += chunk;
 			return lab_packet_of(gt, LAB_VRAM, offset, vf->vram + offset, chunk);
 		}

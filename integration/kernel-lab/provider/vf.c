@@ -8,9 +8,10 @@
 
 #include "lab.h"
 
-static unsigned int vram_mib = 16;
-module_param(vram_mib, uint, 0644);
-MODULE_PARM_DESC(vram_mib, "VRAM of each VF enabled from now on, in MiB");
+static unsigned int vram_mib[LAB_MAX_VFS] = { 16 };
+static unsigned int vram_mibs = 1;
+module_param_array(vram_mib, uint, &vram_mibs, 0644);
+MODULE_PARM_DESC(vram_mib, "VRAM of VF 1, 2, ... enabled from now on, in MiB; the last one is that of the rest");
 
 static unsigned int ggtt_entries = 0x1000;
 module_param(ggtt_entries, uint, 0644);
@@ -35,6 +36,7 @@ void lab_vf_clear(struct lab_vf *vf)
 	memset(vf->ggtt, 0, vf->ggtt_bytes);
 	for (i = 0; i < vf->xe->gts; i++) {
 		memset(vf->gt[i].mmio, 0, LAB_MMIO_BYTES);
+		lab_mmio_restore(&vf->gt[i]);
 		for (n = 0; n < vf->guc_bytes; n++)
 			vf->gt[i].guc[n] = (u8)(n * 7 + i);
 	}
@@ -70,7 +72,9 @@ struct lab_vf *lab_vf_create(struct xe_device *xe, unsigned int id)
 	spin_lock_init(&vf->lock);
 	mutex_init(&vf->io);
 	init_waitqueue_head(&vf->wq);
-	vf->vram_bytes = (size_t)vram_mib << 20;
+	vf->vram_bytes = (size_t)vram_mib[clamp(id, 1u, max(vram_mibs, 1u)) - 1] << 20;
+	/* As in the Xe PF; less to fill the ring with little VRAM. */
+	vf->vram_chunk_kib = 512 << 10;
 	vf->ggtt_bytes = (size_t)ggtt_entries * 8;
 	vf->guc_bytes = round_up(guc_bytes, 4);
 	vf->vram = vzalloc(max_t(size_t, vf->vram_bytes, 1));

@@ -43,15 +43,19 @@ impl Program {
         a.mov(eax, at(edx, reg::RING_HEAD))?;
         a.mov(variable(control::IRQ_HEAD), eax)?;
         a.mov(at(edx, reg::IRQ_ACK), eax)?;
-        a.mov(fixed(LAPIC_EOI), 0u32)?;
-        a.pop(edx)?;
-        a.pop(eax)?;
-        a.pop(ebp)?;
+        self.end_of_interrupt()?;
+        self.a.pop(edx)?;
+        self.a.pop(eax)?;
+        self.a.pop(ebp)?;
         self.return_from_interrupt()
     }
 
+    pub(super) fn end_of_interrupt(&mut self) -> Emit {
+        self.a.mov(fixed(LAPIC_EOI), 0u32)
+    }
+
     /// On the stack from the top: return address, code segment, flags.
-    fn return_from_interrupt(&mut self) -> Emit {
+    pub(super) fn return_from_interrupt(&mut self) -> Emit {
         self.a.push(dword_ptr(esp + 8))?;
         self.a.popfd()?;
         self.a.ret_1(8u32)

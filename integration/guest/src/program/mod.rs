@@ -10,6 +10,7 @@ mod main_loop;
 mod pci;
 mod serial;
 mod setup;
+mod stand_in;
 mod start;
 mod submit;
 mod verify;
@@ -60,6 +61,8 @@ struct Routines {
     pci_read: CodeLabel,
     pci_write: CodeLabel,
     set_up_vf: CodeLabel,
+    set_up_stand_in: CodeLabel,
+    stand_in: CodeLabel,
     submit: CodeLabel,
     verify: CodeLabel,
     print_text: CodeLabel,
@@ -86,6 +89,7 @@ pub(crate) fn assemble() -> Result<Assembled, IcedError> {
     program.submit()?;
     program.verify()?;
     program.set_up_vf()?;
+    program.stand_in()?;
     program.pci()?;
     program.serial()?;
     program.interrupts()?;
@@ -136,6 +140,8 @@ impl Program {
             pci_read: a.create_label(),
             pci_write: a.create_label(),
             set_up_vf: a.create_label(),
+            set_up_stand_in: a.create_label(),
+            stand_in: a.create_label(),
             submit: a.create_label(),
             verify: a.create_label(),
             print_text: a.create_label(),

@@ -10,9 +10,9 @@ use crate::abi::{ACC_RESET, GGTT, ID_VALUE, PTE_VALID, reg};
 use crate::layout::{CONTEXT_SIZE, CONTEXTS, FIRST_VECTOR, SLOTS, VF_COUNT, context, control};
 use crate::report::Kind;
 
-const COMMAND: u32 = 0x04;
+pub(super) const COMMAND: u32 = 0x04;
 const COMMAND_MEMORY_AND_MASTER: u32 = 0x6;
-const CAPABILITIES: u32 = 0x34;
+pub(super) const CAPABILITIES: u32 = 0x34;
 const CAPABILITY_MSIX: u32 = 0x11;
 const MSIX_ENABLE: u32 = 0x8000_0000;
 const MSIX_FUNCTION_MASK: u32 = 0x4000_0000;
@@ -25,8 +25,9 @@ impl Program {
     pub(super) fn set_up_vf(&mut self) -> Emit {
         self.a.set_label(&mut self.routines.set_up_vf)?;
         self.clear_context()?;
-        self.enable_function()?;
-        self.enable_msix()?;
+        self.enable_decoding()?;
+        self.check_id()?;
+        self.enable_msix(0, FIRST_VECTOR)?;
         self.map_context()?;
         self.write_scratch()?;
         self.enable_ring()?;
@@ -34,7 +35,7 @@ impl Program {
         self.a.ret()
     }
 
-    fn clear_context(&mut self) -> Emit {
+    pub(super) fn clear_context(&mut self) -> Emit {
         let a = &mut self.a;
         a.mov(ebp, fixed(VF_COUNT))?;
         a.mov(edx, ebp)?;
@@ -52,7 +53,7 @@ impl Program {
         a.mov(variable(control::ACCUMULATOR), ACC_RESET)
     }
 
-    fn enable_function(&mut self) -> Emit {
+    pub(super) fn enable_decoding(&mut self) -> Emit {
         let (read, write) = (self.routines.pci_read, self.routines.pci_write);
         self.a.lea(eax, ebx + COMMAND)?;
         self.a.call(read)?;
@@ -61,22 +62,25 @@ impl Program {
         self.a.or(eax, COMMAND_MEMORY_AND_MASTER)?;
         self.a.mov(ecx, eax)?;
         self.a.lea(eax, ebx + COMMAND)?;
-        self.a.call(write)?;
+        self.a.call(write)
+    }
 
+    fn check_id(&mut self) -> Emit {
         self.a.mov(edx, at(esi, reg::ID))?;
         let wrong = self.failure(Kind::Id, Value::Constant(ID_VALUE), Value::Register(edx));
         self.a.cmp(edx, ID_VALUE)?;
         self.a.jne(wrong)
     }
 
-    fn enable_msix(&mut self) -> Emit {
+    /// The table is in BAR `bar`, which is at `esi`; the VF's position is added to the vector.
+    pub(super) fn enable_msix(&mut self, bar: u32, first_vector: u8) -> Emit {
         let (read, write) = (self.routines.pci_read, self.routines.pci_write);
         let missing = self.failure(
             Kind::Msix,
             Value::Constant(CAPABILITY_MSIX),
             Value::Register(eax),
         );
-        let elsewhere = self.failure(Kind::MsixBar, Value::Constant(0), Value::Register(edx));
+        let elsewhere = self.failure(Kind::MsixBar, Value::Constant(bar), Value::Register(edx));
         let a = &mut self.a;
         let mut walk = a.create_label();
         let mut found = a.create_label();
@@ -100,12 +104,14 @@ impl Program {
         a.call(read)?;
         a.mov(edx, eax)?;
         a.and(edx, 7)?;
+        a.cmp(edx, bar)?;
         a.jne(elsewhere)?;
+        a.and(eax, !7u32)?;
         a.add(eax, esi)?;
         a.mov(at(eax, 0), MSI_ADDRESS)?;
         a.mov(at(eax, 4), 0u32)?;
         a.mov(ecx, variable(control::INDEX))?;
-        a.add(ecx, u32::from(FIRST_VECTOR))?;
+        a.add(ecx, u32::from(first_vector))?;
         a.mov(at(eax, 8), ecx)?;
         a.mov(at(eax, 12), 0u32)?;
         a.pop(ecx)?;

@@ -5,7 +5,8 @@ use iced_x86::code_asm::{CodeAssembler, al, ds, eax, ebx, edi, es, esi, esp, fwo
 use iced_x86::{Code, IcedError, Instruction};
 
 use super::{Emit, Program, fixed};
-use crate::layout::{CODE, MAX_VFS, STACK_TOP, VF_COUNT};
+use crate::layout::{CODE, MAX_VFS, STACK_TOP, STAND_IN, VF_COUNT};
+use crate::stand_in;
 use crate::tables::{CODE_SELECTOR, DATA_SELECTOR, GDT_POINTER, IDT_POINTER};
 
 /// Where the program proper begins, after the trampoline.
@@ -57,6 +58,7 @@ impl Program {
         }
         a.mov(fixed(LAPIC_SPURIOUS), LAPIC_ENABLE)?;
         a.mov(fixed(VF_COUNT), 0u32)?;
+        a.mov(fixed(STAND_IN), 0u32)?;
         self.search()?;
         self.announce()
     }
@@ -64,8 +66,10 @@ impl Program {
     /// Visits function 0 of every device; `ebx` is its config address.
     fn search(&mut self) -> Emit {
         let (read, set_up_vf) = (self.routines.pci_read, self.routines.set_up_vf);
+        let set_up_stand_in = self.routines.set_up_stand_in;
         let a = &mut self.a;
         let mut each = a.create_label();
+        let mut no_gpu = a.create_label();
         let mut next = a.create_label();
         let mut done = a.create_label();
 
@@ -80,7 +84,7 @@ impl Program {
         a.call(read)?;
         a.shr(eax, 24)?;
         a.cmp(eax, CLASS_DISPLAY)?;
-        a.jne(next)?;
+        a.jne(no_gpu)?;
         a.lea(eax, ebx + 0x10)?;
         a.call(read)?;
         a.and(eax, 0xffff_fff0u32)?;
@@ -91,6 +95,18 @@ impl Program {
         a.pop(ebx)?;
         a.cmp(fixed(VF_COUNT), MAX_VFS)?;
         a.je(done)?;
+        a.jmp(next)?;
+
+        a.set_label(&mut no_gpu)?;
+        a.cmp(eax, stand_in::CLASS_NETWORK)?;
+        a.jne(next)?;
+        a.push(ebx)?;
+        a.call(set_up_stand_in)?;
+        a.pop(ebx)?;
+        // The lab's VF is alone: it takes all the memory.
+        a.cmp(fixed(STAND_IN), 0)?;
+        a.jne(done)?;
+
         a.set_label(&mut next)?;
         a.add(ebx, DEVICE_STEP)?;
         a.cmp(ebx, FIRST_DEVICE + DEVICES * DEVICE_STEP)?;
@@ -112,6 +128,8 @@ impl Program {
         self.a.call(self.routines.print_decimal)?;
         self.print(" VFs\n")?;
         self.a.sti()?;
+        self.a.cmp(fixed(STAND_IN), 0)?;
+        self.a.jne(self.routines.stand_in)?;
         self.a.jmp(self.routines.main)
     }
 }
