@@ -69,7 +69,7 @@ extern "C" fn in_forked_child() {
     // Mappings and interrupts are the parent's; so is the engine.
     for vf in hosts::all().flat_map(|h| &h.vfs) {
         vf.active.store(false, Ordering::Relaxed);
-        *vf.ioas.lock() = None;
+        *vf.domain.lock() = None;
         *vf.irqs.lock() = Irqs::new();
     }
 }
@@ -123,13 +123,13 @@ fn step_all() -> (bool, bool) {
         if !vf.vf.ring_may_have_work() {
             continue;
         }
-        let Some(ioas) = vf.ioas.lock().clone() else {
+        let Some(domain) = vf.domain.lock().clone() else {
             continue;
         };
         for _ in 0..BATCH {
             match vf
                 .vf
-                .engine_step(&*ioas, &|vector| vf.irqs.lock().signal(vector))
+                .engine_step(&*domain, &|vector| vf.irqs.lock().signal(vector))
             {
                 Step::Worked => worked = true,
                 Step::Idle | Step::Halted => break,

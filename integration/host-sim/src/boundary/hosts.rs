@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::config_space::ConfigSpace;
-use super::ioas::Ioas;
+use super::ioas::Domain;
 use super::irqs::Irqs;
 use super::lock::{FileLock, Lock, c_path};
 use super::{engine, object, paths, sys, table, worker};
@@ -47,30 +47,30 @@ pub struct VfLocal {
     /// Eventfds that this process gave.
     pub irqs: Lock<Irqs>,
     /// Where DMA goes when this process's mappings are the VF's.
-    pub ioas: Lock<Option<Arc<Ioas>>>,
+    pub domain: Lock<Option<Arc<Domain>>>,
     /// Config space, shared by all processes.
     pub config: ConfigSpace,
-    /// `ioas` is set: for the engine's polling.
+    /// `domain` is set: for the engine's polling.
     pub active: AtomicBool,
 }
 
 impl VfLocal {
-    /// Makes `ioas` the VF's address space; `None` detaches it.
-    pub fn attach_ioas(&self, ioas: Option<Arc<Ioas>>) {
-        if let Some(new) = &ioas {
-            new.attach();
+    /// Makes `domain` what the VF's DMA goes through; `None` detaches it.
+    pub fn attach_domain(&self, domain: Option<Domain>) {
+        if let Some(new) = &domain {
+            new.space.attach();
         }
-        self.active.store(ioas.is_some(), Ordering::Release);
-        let old = std::mem::replace(&mut *self.ioas.lock(), ioas);
+        self.active.store(domain.is_some(), Ordering::Release);
+        let old = std::mem::replace(&mut *self.domain.lock(), domain.map(Arc::new));
         if let Some(old) = old {
-            old.detach();
+            old.space.detach();
         }
         engine::wake();
     }
 
     /// Forgets what ends with the last close of the device.
     pub fn device_gone(&self) {
-        self.attach_ioas(None);
+        self.attach_domain(None);
         *self.irqs.lock() = Irqs::new();
     }
 
@@ -160,7 +160,7 @@ pub fn attach(dir: &Path) -> Result<(), AttachError> {
             vf: Arc::clone(vf),
             lock: FileLock::new(&own.join(format!("lock-{}", vf.index()))),
             irqs: Lock::new(Irqs::new()),
-            ioas: Lock::new(None),
+            domain: Lock::new(None),
             config,
             active: AtomicBool::new(false),
         });

@@ -96,6 +96,12 @@ pub struct Up {
     /// Bytes that the DMA log watches; more are refused with EOPNOTSUPP
     #[arg(long, value_parser = size::parse)]
     dma_log_bytes: Option<u64>,
+    /// Dirty tracking by the IOMMU: for all VFs, or for those of --iommu-dirty-tracking=1,3
+    #[arg(long, require_equals = true, num_args = 0..=1, default_missing_value = "all", value_name = "VFS")]
+    iommu_dirty_tracking: Option<VfSet>,
+    /// Bytes that the IOMMU finds dirty at once where a mapping is large enough, such as 2M
+    #[arg(long, value_parser = size::parse)]
+    iommu_leaf: Option<u64>,
     /// Begin every restore at a packet, whatever was written before; the Xe PF goes on with a half-written one
     #[arg(long)]
     forget_half_packets: bool,
@@ -136,6 +142,8 @@ impl Up {
                 refuse_ranges: self.dma_log_refuse_ranges,
                 bytes: self.dma_log_bytes.unwrap_or(base.dma_log.bytes),
             },
+            iommu_dirty_tracking: self.iommu_dirty_tracking.clone().unwrap_or_default(),
+            iommu_leaf: self.iommu_leaf.unwrap_or(base.iommu_leaf),
             keep_half_packets: !self.forget_half_packets,
         }
     }

@@ -72,6 +72,11 @@ pub struct HostConfig {
     pub dma_logging: VfSet,
     /// What their log can do.
     pub dma_log: DmaLogConfig,
+    /// VFs whose IOMMU has dirty bits (IOMMU_HW_CAP_DIRTY_TRACKING).
+    pub iommu_dirty_tracking: VfSet,
+    /// Bytes behind a leaf of the IOMMU's page tables where a mapping is large enough: a write makes all of it dirty. A power of two from
+    /// 4 KiB to 1 GiB.
+    pub iommu_leaf: u64,
     /// Whether a half-written or half-read packet stays with the VF over reset and close and is gone on with by the next
     /// restore, as in the Xe PF, where only entering STOP_COPY forgets it.
     pub keep_half_packets: bool,
@@ -102,6 +107,8 @@ impl Default for HostConfig {
             migration: true,
             dma_logging: VfSet::None,
             dma_log: DmaLogConfig::default(),
+            iommu_dirty_tracking: VfSet::None,
+            iommu_leaf: GGTT_PAGE,
             keep_half_packets: true,
         }
     }
@@ -157,6 +164,12 @@ impl HostConfig {
                 self.device_rate.unwrap_or(1),
                 self.device_rate != Some(0),
                 "at least 1 byte per second, or none for no limit",
+            ),
+            (
+                "iommu_leaf",
+                self.iommu_leaf,
+                is_page(self.iommu_leaf),
+                "a power of two from 4 KiB to 1 GiB",
             ),
             (
                 "dma_log.min_page",
@@ -246,6 +259,7 @@ mod tests {
         assert_eq!(bad(|c| c.device_rate = Some(0)), "device_rate");
         assert_eq!(bad(|c| c.dma_log.min_page = 2048), "dma_log.min_page");
         assert_eq!(bad(|c| c.dma_log.max_page = 4097), "dma_log.max_page");
+        assert_eq!(bad(|c| c.iommu_leaf = 6 << 10), "iommu_leaf");
         assert_eq!(bad(|c| c.dma_log.ranges = 257), "dma_log.ranges");
         assert_eq!(bad(|c| c.dma_log.bytes = 0), "dma_log.bytes");
     }

@@ -57,11 +57,17 @@ pub enum Op {
     LogStop,
     /// DMA_LOGGING_REPORT, in the driver: an errno leaves the log as it was.
     LogReport,
+    /// IOMMU_HWPT_ALLOC.
+    HwptAlloc,
+    /// IOMMU_HWPT_SET_DIRTY_TRACKING.
+    SetDirtyTracking,
+    /// IOMMU_HWPT_GET_DIRTY_BITMAP: an errno leaves the bits as they were.
+    GetDirtyBitmap,
 }
 
 impl Op {
     /// Every operation. Its place here, from 0, is its code in shared memory.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::OpenGroup,
         Self::OpenCdev,
         Self::GetDeviceFd,
@@ -92,6 +98,9 @@ impl Op {
         Self::LogStart,
         Self::LogStop,
         Self::LogReport,
+        Self::HwptAlloc,
+        Self::SetDirtyTracking,
+        Self::GetDirtyBitmap,
     ];
 
     pub(super) fn code(self) -> u32 {
@@ -128,6 +137,9 @@ impl fmt::Display for Op {
             Self::LogStart => "log-start",
             Self::LogStop => "log-stop",
             Self::LogReport => "log-report",
+            Self::HwptAlloc => "hwpt-alloc",
+            Self::SetDirtyTracking => "set-dirty-tracking",
+            Self::GetDirtyBitmap => "get-dirty-bitmap",
             Self::Arc(arc) => return write!(f, "arc:{arc}"),
         })
     }

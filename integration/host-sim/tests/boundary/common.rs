@@ -146,6 +146,13 @@ impl TestHost {
             Arc::new(VfioIommufd::new(iommufd, None, None).expect("an IOAS"));
         Device::new(self, index, ops)
     }
+
+    /// VF `index` by cdev, in an IOAS of an iommufd.
+    #[track_caller]
+    pub fn by_cdev_in(&self, index: u16, iommufd: &Arc<IommuFd>, ioas: u32) -> Device {
+        let ops = VfioIommufd::new(Arc::clone(iommufd), Some(ioas), None).expect("an IOAS");
+        Device::new(self, index, Arc::new(ops))
+    }
 }
 
 /// A device, closed before its container or iommufd.

@@ -2,43 +2,7 @@
 //! cdev and iommufd, request by request.
 
 use crate::common::*;
-
-/// A request's structure: its words, sized by their number.
-fn call(fd: i32, number: u32, words: &mut [u32]) -> Result<(), i32> {
-    words[0] = (words.len() * 4) as u32;
-    ioctl(fd, number, &mut words[0]).map(drop)
-}
-
-fn alloc(iommufd: i32) -> u32 {
-    let mut words = [0, 0, 0];
-    call(iommufd, 0x3b81, &mut words).expect("IOAS_ALLOC");
-    words[2]
-}
-
-fn split(value: u64) -> [u32; 2] {
-    [value as u32, (value >> 32) as u32]
-}
-
-/// IOAS_MAP; the IOVA.
-fn map(iommufd: i32, flags: u32, ioas: u32, address: u64, len: u64, iova: u64) -> Result<u64, i32> {
-    let mut words = [
-        [0, flags],
-        [ioas, 0],
-        split(address),
-        split(len),
-        split(iova),
-    ]
-    .concat();
-    call(iommufd, 0x3b85, &mut words)?;
-    Ok(u64::from(words[8]) | u64::from(words[9]) << 32)
-}
-
-/// IOAS_UNMAP; bytes unmapped.
-fn unmap(iommufd: i32, ioas: u32, iova: u64, len: u64) -> Result<u64, i32> {
-    let mut words = [[0, ioas], split(iova), split(len)].concat();
-    call(iommufd, 0x3b86, &mut words)?;
-    Ok(u64::from(words[4]) | u64::from(words[5]) << 32)
-}
+use crate::requests::{alloc, call, map, split, unmap};
 
 fn page() -> (Vec<u8>, u64) {
     let memory = vec![0; 0x6000];
@@ -70,7 +34,7 @@ fn structures_of_the_wrong_size_are_told_apart() {
         Err(libc::EOPNOTSUPP),
         "unknown flag"
     );
-    for unknown in [0x3b8b, 0x3b8c, 0x3b90, 0x3bff] {
+    for unknown in [0x3b8d, 0x3b8e, 0x3b90, 0x3bff] {
         assert_eq!(
             call(iommufd, unknown, &mut [0; 16]),
             Err(libc::ENOTTY),

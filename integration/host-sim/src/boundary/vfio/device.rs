@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::container::pin;
 use super::{Answer, feature, regions, vfio};
 use crate::boundary::hosts::VfLocal;
+use crate::boundary::ioas::Domain;
 use crate::boundary::irqs::Index;
 use crate::boundary::object::{self, Item, Object, Record, Via};
 use crate::boundary::{sys, user};
@@ -22,9 +23,6 @@ const FEATURE: u32 = vfio(17);
 const BIND_IOMMUFD: u32 = vfio(18);
 const ATTACH_IOMMUFD_PT: u32 = vfio(19);
 const DETACH_IOMMUFD_PT: u32 = vfio(20);
-
-/// EBADFD, for an fd that is no iommufd.
-const EBADFD: Errno = Errno(libc::EBADFD);
 
 /// The VF behind a device fd, when it may be used: a cdev has to be bound first.
 pub fn usable(object: &Object) -> Result<&VfLocal, Errno> {
@@ -130,9 +128,9 @@ fn bind(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
         return Err(Errno::EBUSY);
     }
     sys::fstat(fd).map_err(|_| Errno::EBADF)?;
-    let iommufd = object::lookup(fd).ok_or(EBADFD)?;
+    let iommufd = object::lookup(fd).ok_or(Errno::EBADFD)?;
     if !matches!(iommufd.record(), Record::Iommufd { .. }) {
-        return Err(EBADFD);
+        return Err(Errno::EBADFD);
     }
     // Also when it is this very file that was bound before.
     if object::device_is_open(host, index)? {
@@ -141,7 +139,14 @@ fn bind(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
     vf.check(Op::BindIommufd)?;
     vf.vf.device_opened(sys::pid())?;
     vf.config.reset();
-    let id = iommufd.update(|record| super::iommufd::add(record, Item::Device { vf: index }))?;
+    let id = iommufd.update(|record| {
+        super::iommufd::add(
+            record,
+            Item::Device {
+                group: vf.vf.group_id(),
+            },
+        )
+    })?;
     let name = iommufd.name.clone();
     object.update(|record| {
         *record = Record::Device {
@@ -185,20 +190,33 @@ fn attach(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
     };
     let iommufd = iommufd_of(object)?;
     vf.check(Op::Attach)?;
-    let (ioas, hwpt) = iommufd.update(|record| super::iommufd::page_table(record, pt))?;
+    let table = iommufd.update(|record| {
+        let table = super::iommufd::page_table(record, pt)?;
+        // The IOMMU's driver takes no page table whose dirty bits its hardware would not set.
+        if table.dirty && !super::iommufd::tracks(vf) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(table)
+    })?;
     object.update(|record| {
         if let Record::Device { attached, .. } = record {
-            *attached = Some(ioas);
+            *attached = Some(table.ioas);
         }
         Ok(())
     })?;
     debug_assert_eq!(index, vf.vf.index());
-    let space = iommufd.space(ioas);
+    let space = iommufd.space(table.ioas);
     if !space.is_attached() {
         pin(&object.host, space.total());
     }
-    vf.attach_ioas(Some(space));
-    user::put(arg + 8, hwpt)?;
+    let dirty = table.dirty.then(|| iommufd.table(table.hwpt, table.ioas));
+    vf.attach_domain(Some(Domain {
+        space,
+        id: table.hwpt,
+        table: dirty,
+        leaf: vf.vf.config().iommu_leaf,
+    }));
+    user::put(arg + 8, table.hwpt)?;
     Ok(0)
 }
 
@@ -209,7 +227,7 @@ fn detach(object: &Object, vf: &VfLocal, arg: usize) -> Answer {
     let Record::Device { via: Via::Cdev, .. } = object.record() else {
         return Err(Errno::ENOTTY);
     };
-    vf.attach_ioas(None);
+    vf.attach_domain(None);
     object.update(|record| {
         if let Record::Device { attached, .. } = record {
             *attached = None;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Answer, container, vfio};
 use crate::boundary::hosts::Attached;
+use crate::boundary::ioas::Domain;
 use crate::boundary::object::{self, Object, Record, Via};
 use crate::boundary::{sys, user};
 use crate::vf::{Errno, Op};
@@ -149,9 +150,9 @@ fn get_device_fd(object: &Arc<Object>, index: u16, arg: usize) -> Answer {
     // The device keeps group and container, as the kernel's does.
     *device.keeps.lock() = Some(Arc::clone(object));
     if let Some(container) = known
-        && vf.ioas.lock().is_none()
+        && vf.domain.lock().is_none()
     {
-        vf.attach_ioas(Some(container.space(container::SPACE)));
+        vf.attach_domain(Some(Domain::plain(container.space(container::SPACE), 0)));
     }
     Ok(fd)
 }

@@ -6,92 +6,23 @@
 //! inode number that is used again is noticed by the same `fstat`. Its first bytes are a [`Record`], which tells a process
 //! that was given the fd what it is.
 
+mod living;
+mod record;
+
 use std::collections::HashMap;
 use std::ffi::{CString, c_int};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
-
 use super::hosts::{self, Attached};
-use super::ioas::Ioas;
+use super::ioas::{Ioas, PageTable};
 use super::lock::{Lock, c_path};
 use super::{sys, table, worker};
-use crate::vf::{Errno, SessionId};
+use crate::vf::Errno;
 
-const MAGIC: &[u8; 8] = b"hostsim1";
-/// Bytes at the start of the file that belong to the record.
-const RECORD_SIZE: usize = 64 << 10;
-
-/// How a device fd came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Via {
-    /// VFIO_GROUP_GET_DEVICE_FD.
-    Group,
-    /// `/dev/vfio/devices/vfioN`.
-    Cdev,
-}
-
-/// An object in an iommufd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Item {
-    /// An address space, with its automatic page table when it has one.
-    Ioas { auto_hwpt: Option<u32> },
-    /// A page table of the IOAS with this id.
-    Hwpt { ioas: u32 },
-    /// A bound device.
-    Device { vf: u16 },
-}
-
-/// What every process knows about an object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Record {
-    /// `/dev/vfio/vfio`.
-    Container { iommu: u32 },
-    /// `/dev/vfio/<group>`.
-    Group { vf: u16, container: Option<String> },
-    /// A device; `bound` is the iommufd's name, `attached` the id of the IOAS.
-    Device {
-        vf: u16,
-        via: Via,
-        bound: Option<String>,
-        attached: Option<u32>,
-    },
-    /// `/dev/iommu`.
-    Iommufd {
-        next_id: u32,
-        items: Vec<(u32, Item)>,
-        compat: Option<u32>,
-    },
-    /// A migration data fd.
-    Data { vf: u16, session: u64, save: bool },
-    /// Stands in for KVM's VFIO device.
-    KvmVfio,
-}
-
-impl Record {
-    fn prefix(&self) -> String {
-        match self {
-            Self::Container { .. } => "container".to_owned(),
-            Self::Group { vf, .. } => format!("group-{vf}"),
-            Self::Device { vf, .. } => format!("device-{vf}"),
-            Self::Iommufd { .. } => "iommufd".to_owned(),
-            Self::Data { vf, .. } => format!("data-{vf}"),
-            Self::KvmVfio => "kvm".to_owned(),
-        }
-    }
-
-    /// Whether the device behind it is open.
-    fn opens_device(&self) -> bool {
-        matches!(
-            self,
-            Self::Device {
-                via: Via::Group,
-                ..
-            } | Self::Device { bound: Some(_), .. }
-        )
-    }
-}
+pub use living::{collect_garbage, device_is_open, living, look_for_the_dead, released};
+pub use record::{Item, Record, Via, session};
+use record::{RECORD_SIZE, read_record, write_record};
 
 /// Device, inode, size.
 type Identity = (u64, u64, i64);
@@ -107,6 +38,8 @@ pub struct Object {
     record: Lock<Record>,
     /// Address spaces of this process: a container's under id 0, an iommufd's under theirs.
     spaces: Lock<HashMap<u32, Arc<Ioas>>>,
+    /// Page tables of this process that have dirty bits, by id.
+    tables: Lock<HashMap<u32, Arc<PageTable>>>,
     /// What must not go away before this does: a device's iommufd.
     pub keeps: Lock<Option<Arc<Object>>>,
 }
@@ -131,28 +64,6 @@ fn unique() -> u64 {
 
 fn path(host: &Attached, name: &str) -> CString {
     c_path(&host.dir.join("open").join(name))
-}
-
-fn write_record(fd: c_int, record: &Record) -> Result<(), Errno> {
-    let mut bytes = MAGIC.to_vec();
-    let json = serde_json::to_vec(record).map_err(|_| Errno::EIO)?;
-    bytes.extend_from_slice(&(json.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&json);
-    if bytes.len() > RECORD_SIZE {
-        return Err(Errno::ENOSPC);
-    }
-    sys::pwrite(fd, &bytes, 0).map(drop)
-}
-
-fn read_record(fd: c_int) -> Option<Record> {
-    let mut head = [0; 12];
-    if sys::pread(fd, &mut head, 0).ok()? != head.len() || &head[..8] != MAGIC {
-        return None;
-    }
-    let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-    let mut json = vec![0; len.min(RECORD_SIZE)];
-    let got = sys::pread(fd, &mut json, 12).ok()?;
-    serde_json::from_slice(&json[..got]).ok()
 }
 
 fn identity(stat: &libc::stat) -> Identity {
@@ -219,6 +130,7 @@ impl Object {
             identity: identity(stat),
             record: Lock::new(record),
             spaces: Lock::new(HashMap::new()),
+            tables: Lock::new(HashMap::new()),
             keeps: Lock::new(None),
         });
         REGISTRY
@@ -283,6 +195,22 @@ impl Object {
         self.spaces.lock().contains_key(&id)
     }
 
+    /// This process's dirty bits of page table `id` of address space `space`, made at their first use.
+    pub fn table(&self, id: u32, space: u32) -> Arc<PageTable> {
+        let space = self.space(space);
+        Arc::clone(
+            self.tables
+                .lock()
+                .entry(id)
+                .or_insert_with(|| space.new_table()),
+        )
+    }
+
+    /// Takes the dirty bits of page table `id` away.
+    pub fn remove_table(&self, id: u32) {
+        self.tables.lock().remove(&id);
+    }
+
     /// Takes address space `id` away.
     pub fn remove_space(&self, id: u32) {
         self.spaces.lock().remove(&id);
@@ -345,149 +273,4 @@ pub fn by_name(name: &str) -> Option<Arc<Object>> {
 /// Whether this process knows any object.
 pub fn any() -> bool {
     REGISTRY.lock().as_ref().is_some_and(|r| !r.is_empty())
-}
-
-/// Whether any process holds the file `name`; a dead one is removed. Needs the host's lock.
-fn probe(host: &Attached, name: &str) -> bool {
-    let path = path(host, name);
-    let fd = match sys::open(&path, libc::O_RDONLY, 0) {
-        Ok(fd) => fd,
-        Err(Errno::ENOENT) => return false,
-        // No fd left: nothing can be said, and nothing must be taken away.
-        Err(_) => return true,
-    };
-    let dead = sys::flock(fd, libc::LOCK_SH | libc::LOCK_NB).is_ok();
-    if dead {
-        sys::unlink(&path);
-        if let Ok(stat) = sys::fstat(fd) {
-            // Bound to a name, so that it is dropped after the registry's lock.
-            let _gone = REGISTRY
-                .lock()
-                .as_mut()
-                .and_then(|r| r.remove(&identity(&stat)));
-        }
-    }
-    sys::close(fd);
-    !dead
-}
-
-/// Records of the files with `prefix` that some process holds; dead ones are removed.
-pub fn living(host: &Attached, prefix: &str) -> Result<Vec<(String, Record)>, Errno> {
-    worker::run(|| {
-        let _lock = host.lock.lock()?;
-        Ok(living_locked(host, prefix))
-    })
-}
-
-fn living_locked(host: &Attached, prefix: &str) -> Vec<(String, Record)> {
-    let entries = std::fs::read_dir(host.dir.join("open"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let names: Vec<_> = entries
-        .filter_map(|e| e.file_name().into_string().ok())
-        .filter(|n| n.starts_with(prefix))
-        .collect();
-    let mut living = Vec::new();
-    for name in names {
-        if !probe(host, &name) {
-            continue;
-        }
-        if let Ok(fd) = sys::open(&path(host, &name), libc::O_RDONLY, 0) {
-            living.extend(read_record(fd).map(|r| (name, r)));
-            sys::close(fd);
-        }
-    }
-    living
-}
-
-/// Whether some process has the device of VF `index` open.
-pub fn device_is_open(host: &Attached, index: u16) -> Result<bool, Errno> {
-    Ok(living(host, &format!("device-{index}-"))?
-        .iter()
-        .any(|(_, r)| r.opens_device()))
-}
-
-/// To be called when an fd of `object` has been closed: does what the kernel does on the last one.
-pub fn released(object: &Arc<Object>) {
-    let host = &object.host;
-    let record = object.record();
-    let end = || -> Result<(), Errno> {
-        let vf = match record {
-            Record::Device { vf, .. } => Some(host.vf(vf)?),
-            _ => None,
-        };
-        // The VF's lock first: nobody must open the device between its death here and its end below.
-        let _device = vf.map(|v| v.lock.lock()).transpose()?;
-        let alive = worker::run(|| host.lock.lock().map(|_lock| probe(host, &object.name)))?;
-        if alive {
-            return Ok(());
-        }
-        let _gone = REGISTRY
-            .lock()
-            .as_mut()
-            .and_then(|r| r.remove(&object.identity));
-        if let Some(vf) = vf
-            && record.opens_device()
-            && !device_is_open(host, vf.vf.index())?
-        {
-            vf.device_gone();
-            vf.vf.device_closed();
-            if let Some(iommufd) = object.keeps.lock().take() {
-                super::vfio::iommufd::forget_device(&iommufd, vf.vf.index());
-            }
-        }
-        Ok(())
-    };
-    // Nobody to tell: close() has succeeded, and the next opener looks again.
-    let _ = end();
-}
-
-/// Removes the files of processes that ended.
-pub fn collect_garbage(host: &Attached) {
-    for kind in [
-        "container-",
-        "group-",
-        "device-",
-        "iommufd-",
-        "data-",
-        "kvm-",
-    ] {
-        let _ = living(host, kind);
-    }
-}
-
-/// Looks at everything this process knows for fds that were closed unseen.
-pub fn look_for_the_dead() {
-    let known: Vec<_> = REGISTRY
-        .lock()
-        .as_ref()
-        .map(|r| r.values().cloned().collect())
-        .unwrap_or_default();
-    for object in known.iter().filter(|o| !is_alive(o)) {
-        released(object);
-    }
-}
-
-/// Whether any process holds `object`; changes nothing.
-fn is_alive(object: &Object) -> bool {
-    let Ok(_lock) = object.host.lock.lock() else {
-        return true;
-    };
-    match sys::open(&path(&object.host, &object.name), libc::O_RDONLY, 0) {
-        Ok(fd) => {
-            let free = sys::flock(fd, libc::LOCK_SH | libc::LOCK_NB).is_ok();
-            sys::close(fd);
-            !free
-        }
-        Err(error) => error != Errno::ENOENT,
-    }
-}
-
-/// The session of a data fd.
-pub fn session(record: &Record) -> Option<(u16, SessionId, bool)> {
-    match *record {
-        Record::Data { vf, session, save } => Some((vf, SessionId(session), save)),
-        _ => None,
-    }
 }

@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! An I/O address space: what a VF's DMA reaches, as intervals of IOVA mapped to this process's memory.
 //!
-//! DMA goes through `process_vm_readv` and `process_vm_writev` on this very process, so memory that the program has unmapped
-//! is a fault of the VF, not a crash of the program.
+//! A VF is attached to a [`Domain`], which is an address space by one of its page tables; `dirty` has the bits of those that
+//! track what is written.
 
 // Unsafe: raw system calls with addresses of the program.
 #![allow(unsafe_code)]
 
+mod dirty;
+mod dma;
+mod tables;
+
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::lock::Lock;
-use super::sys::{self, call};
-use crate::vf::{Dma, Errno};
+use super::sys::call;
+use crate::vf::Errno;
+
+pub use dirty::PageTable;
+pub use dma::Domain;
 
 /// Smallest unit of a mapping.
 pub const PAGE: u64 = 4096;
@@ -38,7 +46,23 @@ pub struct Mapping {
 #[derive(Debug, Default)]
 pub struct Ioas {
     mappings: Lock<BTreeMap<u64, Mapping>>,
+    /// Page tables with dirty bits.
+    tables: Lock<Vec<Weak<PageTable>>>,
     attached: AtomicU32,
+    /// IOMMU_OPTION_HUGE_PAGES is off.
+    small_pages: AtomicBool,
+}
+
+/// A part of a DMA that lies in one mapping.
+struct Part {
+    /// Where it is in this process.
+    address: u64,
+    /// Where it is in the whole.
+    at: usize,
+    /// Its bytes.
+    len: usize,
+    /// First and last IOVA of the mapping.
+    mapping: (u64, u64),
 }
 
 /// Whether `[iova, iova + len)` can be mapped at all.
@@ -106,19 +130,52 @@ impl Ioas {
         {
             return Err(Errno::EINVAL);
         }
-        Ok(hit
-            .iter()
-            .filter_map(|(start, _)| mappings.remove(start))
-            .map(|m| m.len)
-            .sum())
+        Ok(self.remove(&mut mappings, hit.into_iter().map(|(start, _)| start)))
+    }
+
+    /// As a type1 container of the first version: removes the mappings that begin in the range, whole, unless one from
+    /// before reaches into it, and answers their bytes.
+    pub fn unmap_v1(&self, iova: u64, len: u64) -> u64 {
+        let mut mappings = self.mappings.lock();
+        let hit: Vec<_> = overlapping(&mappings, iova, len)
+            .map(|(&start, _)| start)
+            .collect();
+        if hit.first().is_some_and(|&start| start < iova) {
+            return 0;
+        }
+        self.remove(&mut mappings, hit.into_iter())
     }
 
     /// Removes everything and answers its bytes.
     pub fn unmap_all(&self) -> u64 {
-        std::mem::take(&mut *self.mappings.lock())
-            .values()
-            .map(|m| m.len)
-            .sum()
+        let mut mappings = self.mappings.lock();
+        let all: Vec<_> = mappings.keys().copied().collect();
+        self.remove(&mut mappings, all.into_iter())
+    }
+
+    /// Removes the mappings at `starts`, and their dirty bits; answers their bytes.
+    fn remove(
+        &self,
+        mappings: &mut BTreeMap<u64, Mapping>,
+        starts: impl Iterator<Item = u64>,
+    ) -> u64 {
+        let tables: Vec<_> = self
+            .tables
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        let mut bytes = 0;
+        for start in starts {
+            let Some(mapping) = mappings.remove(&start) else {
+                continue;
+            };
+            for table in &tables {
+                table.clear(start, start + (mapping.len - 1));
+            }
+            bytes += mapping.len;
+        }
+        bytes
     }
 
     /// The mapping that is exactly this range.
@@ -178,14 +235,14 @@ impl Ioas {
         self.attached.load(Ordering::Relaxed) != 0
     }
 
-    /// Splits `[iova, iova + len)` at the borders of mappings and does `each(address, offset, len)` for the parts, with the
-    /// address space held, so that an unmap waits for DMA in flight.
+    /// Splits `[iova, iova + len)` at the borders of mappings and does `each` for the parts, with the address space held, so
+    /// that an unmap waits for DMA in flight.
     fn walk(
         &self,
         iova: u64,
         len: u64,
         allowed: fn(&Mapping) -> bool,
-        mut each: impl FnMut(u64, usize, usize) -> Result<(), Errno>,
+        mut each: impl FnMut(Part) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let mappings = self.mappings.lock();
         let mut done = 0;
@@ -197,7 +254,12 @@ impl Ioas {
                 return Err(Errno::EFAULT);
             }
             let part = (mapping.len - offset).min(len - done);
-            each(mapping.address + offset, done as usize, part as usize)?;
+            each(Part {
+                address: mapping.address + offset,
+                at: done as usize,
+                len: part as usize,
+                mapping: (start, start + (mapping.len - 1)),
+            })?;
             done += part;
         }
         Ok(())
@@ -216,66 +278,6 @@ fn overlapping(
         .next_back()
         .filter(|(start, m)| *start + (m.len - 1) >= iova);
     before.into_iter().chain(mappings.range(iova..=last))
-}
-
-/// Copies between `local` and `remote` in this process by `number`, process_vm_readv or process_vm_writev.
-fn transfer(number: i64, local: *mut u8, remote: u64, len: usize) -> Result<(), Errno> {
-    let local = libc::iovec {
-        iov_base: local.cast(),
-        iov_len: len,
-    };
-    let remote = libc::iovec {
-        iov_base: remote as *mut _,
-        iov_len: len,
-    };
-    let moved = call!(
-        number,
-        sys::pid(),
-        &raw const local,
-        1,
-        &raw const remote,
-        1,
-        0
-    )?;
-    if moved as usize == len {
-        Ok(())
-    } else {
-        Err(Errno::EFAULT)
-    }
-}
-
-impl Dma for Ioas {
-    fn read(&self, iova: u64, buf: &mut [u8]) -> Result<(), Errno> {
-        self.walk(
-            iova,
-            buf.len() as u64,
-            |m| m.read,
-            |address, at, len| {
-                transfer(
-                    libc::SYS_process_vm_readv,
-                    buf[at..at + len].as_mut_ptr(),
-                    address,
-                    len,
-                )
-            },
-        )
-    }
-
-    fn write(&self, iova: u64, buf: &[u8]) -> Result<(), Errno> {
-        self.walk(
-            iova,
-            buf.len() as u64,
-            |m| m.write,
-            |address, at, len| {
-                transfer(
-                    libc::SYS_process_vm_writev,
-                    buf[at..at + len].as_ptr().cast_mut(),
-                    address,
-                    len,
-                )
-            },
-        )
-    }
 }
 
 #[cfg(test)]
@@ -321,59 +323,6 @@ mod tests {
         assert_eq!(ioas.unmap(0x4000, 0x1000), Err(Errno::EINVAL));
         assert_eq!(ioas.unmap(0x0, 0x2000), Ok(0));
         assert_eq!(ioas.unmap(0x0, 0x10000), Ok(0x3000));
-    }
-
-    #[test]
-    fn dma_goes_across_mappings_and_stops_at_what_is_not_mapped_or_not_allowed() {
-        let memory = vec![7u8; 0x2000];
-        let base = memory.as_ptr() as u64;
-        let ioas = Ioas::default();
-        ioas.map(
-            0x10000,
-            Mapping {
-                len: 0x1000,
-                address: base,
-                read: true,
-                write: false,
-            },
-        )
-        .expect("map");
-        ioas.map(
-            0x11000,
-            Mapping {
-                len: 0x1000,
-                address: base + 0x1000,
-                read: true,
-                write: true,
-            },
-        )
-        .expect("map");
-        let mut buf = [0u8; 16];
-        ioas.read(0x10ff8, &mut buf).expect("both are mapped");
-        assert_eq!(buf, [7; 16]);
-        assert_eq!(ioas.read(0x11ff8, &mut buf), Err(Errno::EFAULT));
-        assert_eq!(ioas.write(0x10000, &buf), Err(Errno::EFAULT));
-        ioas.write(0x11000, &[9; 16]).expect("writable");
-        // What DMA wrote is not seen through `memory` by the compiler; read it as DMA does.
-        ioas.read(0x11000, &mut buf).expect("mapped");
-        assert_eq!(buf, [9; 16]);
-    }
-
-    #[test]
-    fn memory_that_the_program_does_not_have_is_a_fault() {
-        let ioas = Ioas::default();
-        ioas.map(
-            0,
-            Mapping {
-                len: 0x1000,
-                address: 0x1000,
-                read: true,
-                write: true,
-            },
-        )
-        .expect("map");
-        assert_eq!(ioas.read(0, &mut [0; 4]), Err(Errno::EFAULT));
-        assert!(!is_mapped(0x1000, 0x1000));
     }
 
     #[test]

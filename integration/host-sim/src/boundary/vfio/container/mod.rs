@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `/dev/vfio/vfio` with a type1 IOMMU (drivers/vfio/container.c, vfio_iommu_type1.c).
 
+mod dirty;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +26,8 @@ const TYPES: [usize; 2] = [1, 3];
 const EXTENSIONS: [usize; 4] = [1, 3, 4, 9];
 /// Space of a container in [`Object::space`].
 pub const SPACE: u32 = 0;
-
-/// Whether dirty page tracking is on is kept as a second space that only exists then.
-const TRACKING: u32 = 1;
+/// VFIO_TYPE1v2_IOMMU.
+const VERSION_2: u32 = 3;
 
 pub fn ioctl(object: &Arc<Object>, request: u32, arg: usize) -> Answer {
     match request {
@@ -35,15 +36,15 @@ pub fn ioctl(object: &Arc<Object>, request: u32, arg: usize) -> Answer {
         SET_IOMMU => return set_iommu(object, arg),
         _ => {}
     }
-    if !matches!(object.record(), Record::Container { iommu: 1.. }) {
+    let Record::Container { iommu: kind @ 1.. } = object.record() else {
         return Err(Errno::EINVAL);
-    }
+    };
     let space = object.space(SPACE);
     match request {
         IOMMU_GET_INFO => get_info(&space, arg),
         MAP_DMA => map(object, &space, arg),
-        UNMAP_DMA => unmap(object, &space, arg),
-        DIRTY_PAGES => dirty_pages(object, &space, arg),
+        UNMAP_DMA => unmap(object, &space, kind == VERSION_2, arg),
+        DIRTY_PAGES => dirty::ioctl(object, &space, kind == VERSION_2, arg),
         _ => Err(Errno::ENOTTY),
     }
 }
@@ -115,7 +116,12 @@ fn get_info(space: &Ioas, arg: usize) -> Answer {
     }
     cap(1, &ranges);
     // flags and padding, page sizes of bitmaps, most bytes of a bitmap
-    cap(2, &[0u64, PAGE, 256 << 20].map(u64::to_le_bytes).concat());
+    cap(
+        2,
+        &[0u64, PAGE, dirty::MOST_BYTES]
+            .map(u64::to_le_bytes)
+            .concat(),
+    );
     let left = (MAPPING_LIMIT - space.len()) as u64;
     cap(3, &left.to_le_bytes());
     // The second word of the last capability is padding that keeps the chain a multiple of 8.
@@ -175,7 +181,7 @@ fn map(object: &Object, space: &Ioas, arg: usize) -> Answer {
     Ok(0)
 }
 
-fn unmap(object: &Object, space: &Ioas, arg: usize) -> Answer {
+fn unmap(object: &Object, space: &Ioas, version_2: bool, arg: usize) -> Answer {
     const GET_DIRTY_BITMAP: u32 = 1;
     const ALL: u32 = 2;
     let (argsz, flags) = (user::get::<u32>(arg)?, user::get::<u32>(arg + 4)?);
@@ -196,63 +202,16 @@ fn unmap(object: &Object, space: &Ioas, arg: usize) -> Answer {
     }
     check(object, Op::UnmapDma)?;
     if flags == GET_DIRTY_BITMAP {
-        if argsz < 48 || !object.has_space(TRACKING) {
+        if argsz < 48 || !dirty::is_tracking(object) {
             return Err(Errno::EINVAL);
         }
-        fill_bitmap(space, iova, len, arg + 24)?;
+        dirty::fill(space, iova, len, arg + 24)?;
     }
-    user::put(arg + 16, space.unmap(iova, len)?)?;
-    Ok(0)
-}
-
-/// Marks every mapped page of the range in the `struct vfio_bitmap` at `arg`: a VF without a log may have written them all.
-fn fill_bitmap(space: &Ioas, iova: u64, len: u64, arg: usize) -> Result<(), Errno> {
-    let [page, size, data] = [
-        user::get::<u64>(arg)?,
-        user::get(arg + 8)?,
-        user::get(arg + 16)?,
-    ];
-    let needed = (len / PAGE).div_ceil(64) * 8;
-    if page != PAGE || size < needed {
-        return Err(Errno::EINVAL);
-    }
-    let last = iova + (len - 1);
-    let hit = space.overlaps(iova, len);
-    if hit
-        .iter()
-        .any(|(start, m)| *start < iova || start + (m.len - 1) > last)
-    {
-        return Err(Errno::EINVAL);
-    }
-    let mut bitmap = vec![0u8; needed as usize];
-    for (start, mapping) in hit {
-        let first = (start - iova) / PAGE;
-        for bit in first..first + mapping.len / PAGE {
-            bitmap[(bit / 8) as usize] |= 1 << (bit % 8);
-        }
-    }
-    user::put_bytes(data as usize, &bitmap)
-}
-
-fn dirty_pages(object: &Object, space: &Ioas, arg: usize) -> Answer {
-    let (argsz, flags) = (user::get::<u32>(arg)?, user::get::<u32>(arg + 4)?);
-    if argsz < 8 {
-        return Err(Errno::EINVAL);
-    }
-    match flags {
-        1 => drop(object.space(TRACKING)),
-        2 => object.remove_space(TRACKING),
-        4 => {
-            let [iova, len] = [user::get::<u64>(arg + 8)?, user::get(arg + 16)?];
-            let aligned = len != 0
-                && (iova | len).is_multiple_of(PAGE)
-                && iova.checked_add(len - 1).is_some();
-            if argsz < 48 || !object.has_space(TRACKING) || !aligned {
-                return Err(Errno::EINVAL);
-            }
-            fill_bitmap(space, iova, len, arg + 24)?;
-        }
-        _ => return Err(Errno::EINVAL),
-    }
+    let bytes = if version_2 {
+        space.unmap(iova, len)?
+    } else {
+        space.unmap_v1(iova, len)
+    };
+    user::put(arg + 16, bytes)?;
     Ok(0)
 }
