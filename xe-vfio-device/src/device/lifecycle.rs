@@ -98,8 +98,11 @@ impl<P: Passthrough> XeVfioDevice<P> {
         Ok(mismatches)
     }
 
-    /// The manifest as it was last asked for.
-    pub(super) fn known_manifest(&self) -> Result<Manifest, DeviceError> {
+    /// The manifest as it was last asked for: reads nothing then, for a thread that may not.
+    ///
+    /// # Errors
+    /// [`DeviceError`] when the VF cannot migrate or be identified.
+    pub fn known_manifest(&self) -> Result<Manifest, DeviceError> {
         self.migratable()?;
         let known = self.shared().manifest.clone();
         known.map_or_else(|| self.manifest(), Ok)
