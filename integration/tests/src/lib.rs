@@ -2,7 +2,9 @@
 //! End-to-end tests: real processes, a simulated host, a guest that notices.
 //!
 //! [`Rig`] is two hosts with a VMM on the first whose guest is at work. Tests migrate it, break things on the way with
-//! `host-sim fault`, and ask the guest.
+//! `host-sim fault`, and ask the guest. [`cloud_hypervisor`] does the same with Cloud Hypervisor in the place of the reference VMM.
+
+pub mod cloud_hypervisor;
 
 use std::time::{Duration, Instant};
 
