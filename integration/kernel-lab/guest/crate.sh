@@ -8,7 +8,7 @@
 
 WORK=/tmp/lane-$A
 # Bytes of VRAM: init's vram_mib.
-VRAM=4194304
+VRAM=2097152
 rm -rf $WORK
 mkdir $WORK
 cd $WORK || exit 1
@@ -136,8 +136,8 @@ same() {
 
 # Packets that a save has more of than the ring holds.
 small_packets() {
-  chunks $A 256
-  chunks $B 256
+  chunks $A 128
+  chunks $B 128
 }
 
 # round_trip FROM: a good load and save of it on both VFs, after whatever was before.

@@ -36,7 +36,8 @@ boot() {
     return
   fi
   local status=0
-  timeout --kill-after=5 "$BOOT_SECONDS" "${QEMU[@]}" -serial stdio "${arguments[@]}" </dev/null 2>"$LOGS/qemu.log" | sed -u "s,\r$,," | tee "$console" || status=${PIPESTATUS[0]}
+  TIMEFORMAT='== QEMU: %R s, processors %U s user and %S s system'
+  time timeout --kill-after=5 "$BOOT_SECONDS" "${QEMU[@]}" -serial stdio "${arguments[@]}" </dev/null 2>"$LOGS/qemu.log" | sed -u "s,\r$,," | tee "$console" || status=${PIPESTATUS[0]}
   report "$console" "$status"
 }
 

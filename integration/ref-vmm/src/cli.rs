@@ -142,6 +142,9 @@ pub struct Run {
     /// Seconds from the beginning of a migration to go.
     #[arg(long, default_value = "300", value_parser = parse_seconds)]
     pub migration_timeout: Duration,
+    /// Memory that is dirty at most when the guest is stopped, unless it has been gone over often enough.
+    #[arg(long, default_value = "4M", value_parser = parse_memory)]
+    pub dirty_limit: u64,
     /// Seconds that a peer may be silent.
     #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub silence_timeout: Duration,
@@ -183,6 +186,7 @@ impl Run {
             silence: self.silence_timeout,
             lease: self.lease,
             answer: self.answer_timeout,
+            few_bytes: self.dirty_limit,
             ..Limits::default()
         }
     }

@@ -210,9 +210,14 @@ fn waits_for_the_reader(
             caller = Some(running);
             Ok(())
         });
+        // Cleared only then: a producer that goes on would change the call's answer.
+        let came_back = match (&answer, caller) {
+            (Ok(_), Some(running)) => Some(running.join()),
+            _ => None,
+        };
         world.fault("clear")?;
         drop(answer?);
-        match caller.map(thread::ScopedJoinHandle::join) {
+        match came_back {
             Some(Ok(answer)) => Ok(answer),
             _ => failed("the call did not come back"),
         }
