@@ -120,7 +120,8 @@ fn step_all() -> (bool, bool) {
             continue;
         }
         active = true;
-        if !vf.vf.ring_may_have_work() {
+        let storm = vf.vf.storm_may_work();
+        if !storm && !vf.vf.ring_may_have_work() {
             continue;
         }
         let Some(domain) = vf.domain.lock().clone() else {
@@ -135,6 +136,7 @@ fn step_all() -> (bool, bool) {
                 Step::Idle | Step::Halted => break,
             }
         }
+        worked |= storm && vf.vf.storm_step(&*domain);
     }
     (active, worked)
 }

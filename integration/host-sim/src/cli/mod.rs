@@ -5,6 +5,7 @@ mod content;
 mod fault;
 mod report;
 mod size;
+mod storm;
 mod up;
 
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use host_sim::host::{self, Host};
-use host_sim::vf::{FaultError, UnknownOp, Vf};
+use host_sim::vf::{Errno, FaultError, StormError, UnknownOp, Vf};
 
 /// Simulated hosts with Intel Xe VFs that migrate. A host is a directory; several are several hosts.
 #[derive(Debug, clap::Parser)]
@@ -46,6 +47,9 @@ pub enum Action {
     Fill(content::Fill),
     /// Print a hash of a VF's VRAM, equal on two hosts when the content is
     Digest(content::Digest),
+    /// Let a VF write guest memory at its worst, and compare
+    #[command(subcommand)]
+    Storm(storm::Storm),
     /// Print the environment in which a VMM sees the host, for `env $(host-sim env DIR) VMM ...`
     Env {
         /// Directory of the host
@@ -82,6 +86,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A storm cannot be raised.
+    #[error(
+        "Cannot raise the storm: pages of 4 KiB, at most 16 GiB, a unit of 32 to 4096 bytes in steps of 8, and one at a time"
+    )]
+    StormStart(#[source] Errno),
+    /// A storm's pages cannot be compared.
+    #[error(transparent)]
+    Storm(#[from] StormError),
+    /// They have been, and are wrong.
+    #[error("The memory is not what the VF wrote")]
+    StormWrong,
     /// The library to preload.
     #[error("There is no {} to preload: build the package host-sim, library and all", .0.display())]
     NoLibrary(PathBuf),
@@ -108,6 +123,7 @@ pub fn run(Command::Action(action): Command) -> Result<(), Error> {
         Action::Fault(fault) => fault.run(),
         Action::Fill(fill) => fill.run(),
         Action::Digest(digest) => digest.run(),
+        Action::Storm(storm) => storm.run(),
         Action::Env { dir } => report::env(&Host::open(&dir)?),
     }
 }

@@ -78,6 +78,9 @@ fn print_vf(vf: &Status) {
     if vf.dma_log {
         line += ", logs its DMA";
     }
+    if let Some(storm) = vf.storm.filter(|s| s.on) {
+        line += &format!(", storm of {} writes", storm.writes);
+    }
     println!("{line}");
     for fault in &vf.faults {
         println!("  fault: {}", describe(fault));

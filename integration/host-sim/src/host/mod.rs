@@ -7,6 +7,7 @@
 //! | `DIR/vf<n>/memory` | what the guest sees of VF n |
 //! | `DIR/vf<n>/control` | all of its other state |
 //! | `DIR/vf<n>/dma-log` | the log of its DMA, when it has one |
+//! | `DIR/vf<n>/storm` | what it has written where without a guest's asking |
 //! | `DIR/open/` | one flocked file for each thing that a process has open |
 //!
 //! Two directories are two hosts. The directory belongs on tmpfs.

@@ -15,7 +15,7 @@ use super::restore::LoadState;
 use super::save::SaveState;
 use crate::shm::{LockInit, Plain, RobustMutex, Shareable};
 
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"hostsim2");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"hostsim3");
 
 /// `Live::wedged`: the PF has stopped the VF.
 pub(super) const STOPPED: u32 = 1;
@@ -59,6 +59,9 @@ pub(super) struct Live {
     pub moved: AtomicU64,
     /// Resets since the host was made.
     pub resets: AtomicU64,
+    /// Processes that wait for the engine to rest. One that dies meanwhile leaves it too high, which only makes a storm pause more often.
+    pub wanted: AtomicU32,
+    pub reserved: AtomicU32,
     /// Time (CLOCK_MONOTONIC, ns) until which the data fd is busy at the configured rate.
     pub busy_until: AtomicU64,
 }
@@ -115,6 +118,6 @@ const _: () = {
     assert!(size_of::<LoadState>() == 112);
     assert!(size_of::<Session>() == 232);
     assert!(size_of::<FaultTable>() == 8 + 32 * 32);
-    assert!(size_of::<Live>() == 64);
-    assert!(size_of::<Control>() == 1520);
+    assert!(size_of::<Live>() == 72);
+    assert!(size_of::<Control>() == 1528);
 };

@@ -84,6 +84,24 @@ impl Vf {
                 || self.memory.load32(reg::STATUS.into()) == 0)
     }
 
+    /// Whether the VF is in RUNNING and not waiting for a reset.
+    pub(super) fn is_running(&self) -> bool {
+        self.control.live.gate.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether somebody waits for the engine to rest.
+    pub(super) fn engine_is_wanted(&self) -> bool {
+        self.control.live.wanted.load(Ordering::Acquire) != 0
+    }
+
+    /// The engine's lock for whoever stops or starts it: an engine with work without end lets go of it.
+    pub(super) fn quiesce_engine(&self) -> Guard<'_, EngineState> {
+        self.control.live.wanted.fetch_add(1, Ordering::AcqRel);
+        let engine = self.lock_engine();
+        self.control.live.wanted.fetch_sub(1, Ordering::AcqRel);
+        engine
+    }
+
     pub(super) fn lock_engine(&self) -> Guard<'_, EngineState> {
         let engine = self.control.engine.lock();
         if engine.holder_died() {

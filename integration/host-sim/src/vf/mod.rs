@@ -3,7 +3,8 @@
 //!
 //! All of a VF lives in two files that every process maps, so any process may call any method at any time; a method
 //! answers what the kernel's ioctl, read or write would. `transition` has the states, `save` and `load` the data fd, `engine` what
-//! the VF does for its guest, `dma_log` what it notes of its DMA, `reset` opening, closing and resetting, `faults` how to break each of them.
+//! the VF does for its guest, `dma_log` what it notes of its DMA, `storm` DMA that no
+//! guest asked for, `reset` opening, closing and resetting, `faults` how to break each of them.
 
 mod control;
 mod dma_log;
@@ -20,6 +21,7 @@ mod save;
 mod session;
 pub mod state;
 mod status;
+mod storm;
 mod transition;
 mod wait;
 
@@ -36,12 +38,14 @@ use crate::host::HostConfig;
 use crate::shm::{Memory, Shared, bulk};
 use control::Control;
 use dma_log::DmaLog;
+use storm::StormFile;
 
 pub use errno::Errno;
 pub use faults::{CAPACITY as FAULT_CAPACITY, Effect, FaultError, FaultSpec, FaultStatus, Faults};
 pub use op::{Op, UnknownOp};
 pub use state::State;
 pub use status::Status;
+pub use storm::{StormCheck, StormError, StormSpec, StormStatus};
 
 /// Names one data fd's life: dead as soon as the VF leaves the state that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +98,7 @@ pub struct Vf {
     control: Arc<Shared<Control>>,
     faults: Faults,
     dma_log: Option<DmaLog>,
+    storm: Shared<StormFile>,
 }
 
 impl Vf {
@@ -117,7 +122,8 @@ impl Vf {
             .then(|| DmaLog::create(&dir.join("dma-log"), &config.dma_log))
             .transpose()?;
         let control = Shared::create(&make("control")?)?;
-        let vf = Self::new(index, config, memory_file, control, dma_log)?;
+        let storm = Shared::create(&make("storm")?)?;
+        let vf = Self::new(index, config, memory_file, control, dma_log, storm)?;
         vf.clear_memory()?;
         vf.lock_engine().accumulator = abi::ACC_RESET;
         vf.control
@@ -151,7 +157,8 @@ impl Vf {
             .contains(index)
             .then(|| DmaLog::open(&dir.join("dma-log"), &config.dma_log))
             .transpose()?;
-        Self::new(index, config, memory_file, control, dma_log)
+        let storm = Shared::open(&open("storm")?)?;
+        Self::new(index, config, memory_file, control, dma_log, storm)
     }
 
     fn new(
@@ -160,6 +167,7 @@ impl Vf {
         memory_file: File,
         control: Shared<Control>,
         dma_log: Option<DmaLog>,
+        storm: Shared<StormFile>,
     ) -> io::Result<Self> {
         let len = usize::try_from(memory_len(config)).map_err(|_| io::ErrorKind::OutOfMemory)?;
         let memory = Memory::map(&memory_file, len)?;
@@ -175,6 +183,7 @@ impl Vf {
             control,
             faults,
             dma_log,
+            storm,
         })
     }
 

@@ -29,8 +29,9 @@ impl Vf {
         let _transition = self.lock_transition();
         let mut session = self.lock_data();
         self.end_session(&mut session);
-        let _engine = self.lock_engine();
+        let _engine = self.quiesce_engine();
         self.set_gate(false);
+        self.storm_ends();
         self.dma_log_ends();
         self.control.live.opener.store(0, Ordering::Relaxed);
     }
@@ -49,8 +50,9 @@ impl Vf {
         let live = &self.control.live;
         live.flr.store(1, Ordering::Relaxed);
         {
-            let _engine = self.lock_engine();
+            let _engine = self.quiesce_engine();
             self.set_gate(false);
+            self.storm_ends();
         }
         std::thread::sleep(Duration::from_millis(self.config.flr_ms.into()));
         // A failing step of the PF is logged there and no more.

@@ -7,7 +7,7 @@ use guest::abi::reg;
 use serde::Serialize;
 
 use super::state::ARCS;
-use super::{FaultStatus, State, Vf};
+use super::{FaultStatus, State, StormStatus, Vf};
 
 /// A look at a VF.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +44,8 @@ pub struct Status {
     pub engine: u32,
     /// DMA is being logged.
     pub dma_log: bool,
+    /// The storm that is on or was the last.
+    pub storm: Option<StormStatus>,
     /// Faults that are set.
     pub faults: Vec<FaultStatus>,
 }
@@ -76,6 +78,7 @@ impl Vf {
             completed: register(reg::RING_HEAD),
             engine: register(reg::STATUS),
             dma_log: self.dma_log_is_on(),
+            storm: self.storm_status(),
             faults: self.faults.list(),
         }
     }

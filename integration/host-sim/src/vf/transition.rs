@@ -130,12 +130,12 @@ impl Vf {
             (Running, RunningP2p) => {
                 std::thread::sleep(Duration::from_millis(self.config.suspend_ms.into()));
                 // Waits for the job in progress.
-                let _engine = self.lock_engine();
+                let _engine = self.quiesce_engine();
                 self.set_gate(false);
             }
             (RunningP2p, Running) => {
                 std::thread::sleep(Duration::from_millis(self.config.resume_ms.into()));
-                let _engine = self.lock_engine();
+                let _engine = self.quiesce_engine();
                 if self.lost_interrupt() {
                     self.control.live.irq_pending.store(1, Ordering::Release);
                 }
@@ -203,7 +203,7 @@ impl Vf {
 
     /// Stops the VF until it is reset.
     fn wedge(&self, why: u32) {
-        let _engine = self.lock_engine();
+        let _engine = self.quiesce_engine();
         self.set_gate(false);
         self.control.live.wedged.store(why, Ordering::Release);
     }

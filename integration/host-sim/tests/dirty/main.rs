@@ -14,4 +14,5 @@ mod iommufd;
 mod logging;
 #[path = "../boundary/requests.rs"]
 mod requests;
+mod storm;
 mod type1;
