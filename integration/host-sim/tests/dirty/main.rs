@@ -4,6 +4,7 @@
 // Unsafe: raw system calls and mappings, as a VMM has them.
 #![allow(unsafe_code)]
 
+mod command;
 #[allow(dead_code, reason = "shared with the tests of the boundary")]
 #[path = "../boundary/common.rs"]
 mod common;

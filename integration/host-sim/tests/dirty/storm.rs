@@ -13,13 +13,13 @@ use vfio_ioctls::DmaLoggingRange;
 use crate::common::*;
 use crate::requests::{alloc, call, split};
 
-const IOVA: u64 = 0x100_0000;
+pub const IOVA: u64 = 0x100_0000;
 const PAGES: usize = 128;
-const LEN: usize = PAGES * 4096;
+pub const LEN: usize = PAGES * 4096;
 const RUNNING_P2P: u32 = 5;
 
 /// Memory that a VF writes.
-struct Memory(*mut u8);
+pub struct Memory(*mut u8);
 
 impl Memory {
     fn new() -> Self {
@@ -42,13 +42,13 @@ impl Memory {
         }
     }
 
-    fn put(&self, at: usize, bytes: &[u8]) {
+    pub fn put(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= LEN);
         // SAFETY: within the mapping; used when the VF rests.
         unsafe { std::ptr::copy(bytes.as_ptr(), self.0.add(at), bytes.len()) };
     }
 
-    fn all(&self) -> Vec<u8> {
+    pub fn all(&self) -> Vec<u8> {
         let mut all = vec![0; LEN];
         for (page, to) in all.chunks_mut(4096).enumerate() {
             self.copy(page, to);
@@ -65,14 +65,14 @@ impl Drop for Memory {
 }
 
 /// A VF with memory to write.
-struct Target {
-    vf: Arc<Vf>,
+pub struct Target {
+    pub vf: Arc<Vf>,
     device: Device,
-    memory: Memory,
-    host: TestHost,
+    pub memory: Memory,
+    pub host: TestHost,
 }
 
-fn spec() -> StormSpec {
+pub fn spec() -> StormSpec {
     StormSpec {
         iova: IOVA,
         len: LEN as u64,
@@ -98,7 +98,7 @@ impl Target {
     }
 
     #[track_caller]
-    fn new() -> Self {
+    pub fn new() -> Self {
         let host = TestHost::with(&HostConfig {
             dma_logging: VfSet::All,
             ..config()
@@ -112,7 +112,7 @@ impl Target {
     }
 
     #[track_caller]
-    fn wait_for(&self, writes: u64) {
+    pub fn wait_for(&self, writes: u64) {
         let start = Instant::now();
         let target = self.writes() + writes;
         while self.writes() < target {
