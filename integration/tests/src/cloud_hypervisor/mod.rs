@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub use destination::Destination;
 pub use events::{Event, Events};
 pub use process::{CloudHypervisor, Remote};
-pub use rig::{Failed, Moved, Rig, Setup};
+pub use rig::{Failed, Moved, Rig, Setup, Watcher, vf_status};
 
 /// The two programs.
 #[derive(Clone, Debug)]

@@ -146,32 +146,35 @@ impl CloudHypervisor {
     /// # Errors
     /// When there is none within three minutes, or the process ends without one.
     pub fn wait_for(&mut self, names: &[&str]) -> Result<String> {
-        self.wait_within(names, LONG)
+        self.wait_for_new(0, names)
     }
 
-    fn wait_within(&mut self, names: &[&str], patience: Duration) -> Result<String> {
-        let deadline = Instant::now() + patience;
+    /// The same without a look at the first `known` events.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for`].
+    pub fn wait_for_new(&mut self, known: usize, names: &[&str]) -> Result<String> {
+        let deadline = Instant::now() + LONG;
         loop {
             let ended = self.child.try_wait()?;
             let events = self.events();
-            if let Some(event) = events.0.iter().find(|e| names.contains(&e.name.as_str())) {
+            let mut new = events.0.iter().skip(known);
+            if let Some(event) = new.find(|event| names.contains(&event.name.as_str())) {
                 return Ok(event.name.clone());
             }
-            if let Some(status) = ended {
-                bail!(
-                    "The {} VMM ended ({status}) without an event of {names:?}: {}",
-                    self.name,
-                    self.last_words()
-                );
-            }
-            if Instant::now() > deadline {
-                bail!(
-                    "No event of {names:?} from the {} VMM within {patience:?}: {}",
-                    self.name,
-                    self.last_words()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(5));
+            let why = match ended {
+                Some(status) => format!("it ended ({status})"),
+                None if Instant::now() > deadline => format!("within {LONG:?}"),
+                None => {
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+            };
+            bail!(
+                "No event of {names:?} from the {} VMM, {why}: {}",
+                self.name,
+                self.last_words()
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Two hosts, and a VM at work on the first.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use demo::host::{SimulatedHost, scratch_directory};
@@ -63,6 +64,8 @@ pub struct Rig {
     /// The programs of this workspace.
     pub programs: Programs,
     binaries: Binaries,
+    /// Events and bytes of log of the source from before the migration under way.
+    before: (usize, usize),
     // Last: the VMMs have ended when it goes.
     _pipe: SerialPipe,
 }
@@ -177,6 +180,7 @@ impl Rig {
             files,
             programs,
             binaries,
+            before: (0, 0),
             _pipe: pipe,
         }
     }
@@ -330,6 +334,7 @@ impl Rig {
     /// # Errors
     /// When it refuses at once.
     pub fn begin_to_send(&mut self, url: &str, send: &str) -> Result<(), String> {
+        self.before = (self.source.events().0.len(), self.source.log().len());
         let options = format!("destination_url={url}{send}");
         let asked = self.source.remote(&["send-migration", &options]);
         asked.map(drop).map_err(|error| format!("{error:#}"))
@@ -341,20 +346,23 @@ impl Rig {
     /// With the source's message when it has failed.
     #[track_caller]
     pub fn sent(&mut self) -> Result<(), String> {
+        let (events, log) = self.before;
         let end = self
             .source
-            .wait_for(&["migration-finished", "migration-failed"])
+            .wait_for_new(events, &["migration-finished", "migration-failed"])
             .expect("the migration ends");
         if end == "migration-finished" {
             return Ok(());
         }
-        // The event comes first.
+        // The event comes before the line.
+        let mut reason = String::new();
         crate::eventually("the source says why", || {
-            self.source.log().contains("Migration failed")
+            let log = self.source.log().split_off(log);
+            let line = log.lines().find(|line| line.contains("Migration failed"));
+            reason = line.unwrap_or_default().to_owned();
+            !reason.is_empty()
         });
-        let log = self.source.log();
-        let reason = log.lines().rfind(|line| line.contains("Migration failed"));
-        Err(reason.unwrap_or_default().to_owned())
+        Err(reason)
     }
 
     /// Tries to migrate over `url`; the guest then goes on at the source with everything it had.
@@ -403,13 +411,6 @@ impl Rig {
         self.guest_works(ALL_CHECKED);
     }
 
-    /// State of VF `number` on `host` as `host-sim status` tells it.
-    #[track_caller]
-    #[must_use]
-    pub fn vf_status(&self, host: &SimulatedHost, number: u16) -> Value {
-        vf_status(host, number)
-    }
-
     /// Makes the next call of `op` of VF 1 on `host` do `effect`, such as `["--errno", "EIO"]`.
     #[track_caller]
     pub fn fault(&self, host: &SimulatedHost, op: &str, effect: &[&str]) {
@@ -420,7 +421,7 @@ impl Rig {
     /// An empty directory called `name` for a snapshot.
     #[track_caller]
     #[must_use]
-    pub fn directory(&self, name: &str) -> std::path::PathBuf {
+    pub fn directory(&self, name: &str) -> PathBuf {
         let directory = self.files.path().join(name);
         std::fs::create_dir(&directory).expect("a directory");
         directory
@@ -436,4 +437,33 @@ pub fn vf_status(host: &SimulatedHost, number: u16) -> Value {
         .expect("host-sim status");
     let status: Value = serde_json::from_str(&text).expect("JSON");
     status["vfs"][usize::from(number) - 1].clone()
+}
+
+/// Looks at a host while its rig is busy.
+pub struct Watcher {
+    program: PathBuf,
+    directory: PathBuf,
+}
+
+impl Watcher {
+    /// For `host`.
+    #[must_use]
+    pub fn new(programs: &Programs, host: &SimulatedHost) -> Self {
+        Self {
+            program: programs.host_sim.clone(),
+            directory: host.directory().to_owned(),
+        }
+    }
+
+    /// The states of the first `N` VFs, at one time.
+    ///
+    /// # Panics
+    /// When host-sim does not tell them.
+    #[must_use]
+    pub fn states<const N: usize>(&self) -> [String; N] {
+        let directory = self.directory.to_str().expect("ASCII");
+        let text = demo::host::run(&self.program, &["status", directory, "--json"]);
+        let status: Value = serde_json::from_str(&text.expect("host-sim status")).expect("JSON");
+        std::array::from_fn(|i| status["vfs"][i]["state"].as_str().unwrap_or("?").to_owned())
+    }
 }
