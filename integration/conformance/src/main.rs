@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How a migratable VF behaves at the system calls, told line by line.
 //!
-//!     conformance --device /sys/bus/pci/devices/<VF> [--peer PATH] [--plain PATH] [--only NAME] [--part K/N] [--faults debugfs|PROGRAM] [--json]
+//!     conformance --device /sys/bus/pci/devices/<VF> [--peer PATH] [--plain PATH] [--logging PATH] [--tracking PATH] [--untracked PATH]
+//!         [--only NAME] [--part K/N] [--faults debugfs|PROGRAM] [--json]
 //!
 //! It runs on a real kernel and on whatever stands in for one, unchanged, and knows neither. Each behaviour runs in a process of
 //! its own with a limit of time, so that one that hangs or crashes fails alone. Status: 0 all passed, 1 otherwise.
@@ -18,6 +19,7 @@ use crate::check::{Outcome, Verdict};
 use crate::suite::{Faults, World};
 
 mod check;
+mod iommufd;
 mod stream;
 mod suite;
 mod sys;
@@ -35,6 +37,15 @@ struct Options {
     /// sysfs directory of a VF whose platform does not support migration
     #[arg(long)]
     plain: Option<PathBuf>,
+    /// sysfs directory of a VF that offers DMA_LOGGING_*; no Xe VF does
+    #[arg(long)]
+    logging: Option<PathBuf>,
+    /// sysfs directory of a VF behind an IOMMU with dirty tracking
+    #[arg(long)]
+    tracking: Option<PathBuf>,
+    /// sysfs directory of a VF behind an IOMMU without dirty tracking
+    #[arg(long)]
+    untracked: Option<PathBuf>,
     /// Only behaviours whose name contains this; may be given several times
     #[arg(long)]
     only: Vec<String>,
@@ -216,6 +227,9 @@ fn main() -> ExitCode {
         device,
         peer: options.peer.clone(),
         plain: options.plain.clone(),
+        logging: options.logging.clone(),
+        tracking: options.tracking.clone(),
+        untracked: options.untracked.clone(),
         faults: options.faults.clone(),
     };
     match &options.command {

@@ -22,7 +22,7 @@ pub struct Errno(pub c_int);
 /// What the kernel calls "restart this system call"; user space is not meant to see it.
 pub const ERESTARTSYS: Errno = Errno(512);
 
-const NAMES: [(c_int, &str); 27] = [
+const NAMES: [(c_int, &str); 29] = [
     (libc::EPERM, "EPERM"),
     (libc::ENOENT, "ENOENT"),
     (libc::EINTR, "EINTR"),
@@ -49,6 +49,8 @@ const NAMES: [(c_int, &str); 27] = [
     (libc::EUCLEAN, "EUCLEAN"),
     (libc::ECANCELED, "ECANCELED"),
     (libc::EPROTO, "EPROTO"),
+    (libc::E2BIG, "E2BIG"),
+    (libc::EOVERFLOW, "EOVERFLOW"),
     (512, "ERESTARTSYS"),
 ];
 

@@ -109,7 +109,8 @@ pub fn address(sysfs: &Path) -> String {
 pub struct Group {
     /// VFIO group fd.
     pub fd: OwnedFd,
-    _container: OwnedFd,
+    /// VFIO container fd.
+    pub container: OwnedFd,
 }
 
 impl Group {
@@ -138,10 +139,7 @@ impl Group {
             "VFIO_SET_IOMMU",
             sys::ioctl(container.as_fd(), SET_IOMMU, TYPE1V2_IOMMU),
         )?;
-        Ok(Self {
-            fd,
-            _container: container,
-        })
+        Ok(Self { fd, container })
     }
 
     /// VFIO_GROUP_GET_DEVICE_FD.

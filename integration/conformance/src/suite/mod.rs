@@ -12,17 +12,20 @@ use crate::check::{Outcome, failed, skipped};
 mod arcs;
 mod close;
 mod device;
+mod dirty;
 mod faults;
 mod fd;
 mod features;
 mod files;
 mod forbidden;
+mod logging;
 mod pairs;
 mod process;
 mod read;
 mod reset;
 mod restore;
 mod size;
+mod tracking;
 mod unsupported;
 mod write;
 
@@ -37,6 +40,12 @@ pub struct World {
     pub peer: Option<PathBuf>,
     /// A VF whose platform does not support migration.
     pub plain: Option<PathBuf>,
+    /// A VF that logs its DMA; no Xe VF does.
+    pub logging: Option<PathBuf>,
+    /// A VF behind an IOMMU with dirty tracking.
+    pub tracking: Option<PathBuf>,
+    /// A VF behind an IOMMU without.
+    pub untracked: Option<PathBuf>,
     /// How the PF is made to fail.
     pub faults: Faults,
 }
@@ -153,6 +162,9 @@ pub fn all() -> Vec<Behaviour> {
         close::behaviours(),
         process::behaviours(),
         unsupported::behaviours(),
+        dirty::behaviours(),
+        tracking::behaviours(),
+        logging::behaviours(),
         faults::behaviours(),
     ]
     .into_iter()
