@@ -2,7 +2,7 @@
 //! The parts every byte of device state passes, over 64 MiB of VRAM packets in segments of 1 MiB, with memcpy of the same
 //! bytes as the floor: `cargo bench -p benches --bench parts`.
 //!
-//! The parser reads headers only and frames are not copied, so what is measured is the checksum and little else.
+//! The parser reads headers only and frames are not copied, so what is measured of a frame is the search for zeros and the checksum.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use xe_vfio_device::stream::frame::{FRAME_HEADER_SIZE, PREAMBLE_SIZE};
-use xe_vfio_device::stream::{Decoder, Event, Limits, Manifest, Pci, Writer};
+use xe_vfio_device::stream::hash::xxh3_64;
+use xe_vfio_device::stream::zeros::{BLOCK, is_zero};
+use xe_vfio_device::stream::{
+    AttemptId, Decoder, Encoder, Event, Frame, Limits, Manifest, Pci, Writer,
+};
 use xe_vfio_device::xe::klv::Descriptor;
 use xe_vfio_device::xe::{Expectation, Gt, Header, PacketType, Parser};
 
@@ -135,13 +139,38 @@ fn parts(criterion: &mut Criterion) {
             let mut received = 0;
             while let Some((piece, rest)) = left.split_at_checked(decoder.need()) {
                 left = rest;
-                if let Event::Data(payload) =
+                if let Event::Data(pieces) =
                     decoder.accept(black_box(piece)).expect("a good stream")
                 {
-                    received += black_box(payload).len();
+                    received += black_box(pieces).len();
                 }
             }
             assert_eq!(received, state.len());
+        });
+    });
+    for (name, content) in [("random", &state), ("zeros", &vec![0; state.len()])] {
+        group.bench_function(format!("find_zeros/{name}"), |bench| {
+            bench.iter(|| {
+                let blocks = content.chunks(BLOCK);
+                black_box(blocks.filter(|block| is_zero(black_box(block))).count())
+            });
+        });
+        group.bench_function(format!("frame/{name}"), |bench| {
+            bench.iter(|| {
+                let begun = Encoder::new(&manifest(), MIB as u32, AttemptId::NONE);
+                let (mut encoder, _) = begun.expect("a good manifest");
+                let mut frame = Frame::new();
+                for segment in content.chunks(MIB) {
+                    encoder.frame(black_box(segment), &mut frame);
+                }
+                black_box(encoder.totals())
+            });
+        });
+    }
+    group.bench_function("checksum", |bench| {
+        bench.iter(|| {
+            let segments = state.chunks(MIB);
+            segments.fold(0, |all, segment| all ^ xxh3_64(black_box(segment)))
         });
     });
     group.finish();

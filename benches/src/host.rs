@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A simulated host with as many sources as destinations, and what is in their VRAM.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,22 +86,9 @@ impl Bench {
     /// # Errors
     /// Those of writing it.
     pub fn fill(&self, content: Content) -> anyhow::Result<()> {
-        let mut block = vec![0; BLOCK];
         for index in 1..=self.pairs {
             let vf = self.vf(index)?;
-            let mut random = u64::from(index) << 48 | 1;
-            for (at, number) in (0..self.vram).step_by(BLOCK).zip(0u64..) {
-                let zero = match content {
-                    Content::Random => false,
-                    Content::Half => number % 2 == 0,
-                    Content::Zero => true,
-                };
-                for word in block.as_chunks_mut::<8>().0 {
-                    random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                    *word = if zero { 0 } else { random ^ random >> 29 }.to_le_bytes();
-                }
-                vf.memory_file().write_all_at(&block, VRAM_AT + at)?;
-            }
+            fill(vf.memory_file(), VRAM_AT, self.vram, content, index.into())?;
         }
         Ok(())
     }
@@ -122,18 +110,30 @@ impl Bench {
         Ok(())
     }
 
-    /// Copies the first source's VRAM to a file, for `dd` to read.
+    /// A file with as many bytes as a VF's VRAM has, without a pattern, for `dd` to read.
     ///
     /// # Errors
     /// Those of writing it.
-    pub fn vram_file(&self, path: &Path) -> anyhow::Result<()> {
-        let file = std::fs::File::create(path)?;
-        let vf = self.vf(1)?;
-        let mut buffer = vec![0; MIB as usize];
-        for at in (0..self.vram).step_by(MIB as usize) {
-            vf.memory_file().read_exact_at(&mut buffer, VRAM_AT + at)?;
-            file.write_all_at(&buffer, at)?;
-        }
-        Ok(())
+    pub fn random_file(&self, path: &Path) -> anyhow::Result<()> {
+        let file = File::create(path)?;
+        fill(&file, 0, self.vram, Content::Random, 1)
     }
+}
+
+fn fill(file: &File, start: u64, bytes: u64, content: Content, seed: u64) -> anyhow::Result<()> {
+    let mut block = vec![0; BLOCK];
+    let mut random = seed << 48 | 1;
+    for (at, number) in (0..bytes).step_by(BLOCK).zip(0u64..) {
+        let zero = match content {
+            Content::Random => false,
+            Content::Half => number % 2 == 0,
+            Content::Zero => true,
+        };
+        for word in block.as_chunks_mut::<8>().0 {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            *word = if zero { 0 } else { random ^ random >> 29 }.to_le_bytes();
+        }
+        file.write_all_at(&block, start + at)?;
+    }
+    Ok(())
 }

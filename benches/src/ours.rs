@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 
-use crate::host::Bench;
+use crate::host::{Bench, Content};
 use crate::side::{Done, Ready, Role, Task};
 
 /// What a transfer took.
@@ -83,55 +83,63 @@ fn task(bench: &Bench, role: Role, url: &str) -> Task {
     }
 }
 
+/// A source whose VFs are open and hold `content`.
+fn filled_source(bench: &Bench, content: Content, url: &str) -> anyhow::Result<Side> {
+    let mut source = Side::start(&task(bench, Role::Source, url))?;
+    source.hear::<Ready>()?;
+    bench.fill(content)?;
+    source.begin()?;
+    source.hear::<Ready>()?;
+    Ok(source)
+}
+
 /// Moves all pairs over connections; `url` is where the destination listens.
 ///
 /// # Errors
-/// What a side failed with stands on stderr.
-pub fn over_connections(bench: &Bench, url: &str) -> anyhow::Result<Moved> {
+/// What a side failed with stands on stderr. When what arrived is not what was sent.
+pub fn over_connections(bench: &Bench, content: Content, url: &str) -> anyhow::Result<Moved> {
     let mut destination = Side::start(&task(bench, Role::Destination, url))?;
     let listens: Ready = destination.hear()?;
-    let mut source = Side::start(&task(bench, Role::Source, &listens.url))?;
-    source.hear::<Ready>()?;
+    let mut source = filled_source(bench, content, &listens.url)?;
     let started = Instant::now();
     source.begin()?;
     let done = source.hear()?;
     let wall = started.elapsed();
+    let loaded = destination.hear()?;
+    bench.check()?;
     Ok(Moved {
         wall,
         source: done,
-        destination: destination.hear()?,
+        destination: loaded,
     })
 }
 
-/// Saves all pairs to a directory.
+/// Saves all pairs to a directory, then loads them from there; answers both.
 ///
 /// # Errors
 /// As [`over_connections`].
-pub fn to_files(bench: &Bench, url: &str) -> anyhow::Result<Moved> {
-    let (wall, source) = alone(bench, Role::Source, url)?;
-    Ok(Moved {
-        wall,
-        source,
-        destination: Done::default(),
-    })
+pub fn through_files(bench: &Bench, content: Content, url: &str) -> anyhow::Result<[Moved; 2]> {
+    let mut source = filled_source(bench, content, url)?;
+    let (saved, from) = alone(&mut source)?;
+    let mut destination = Side::start(&task(bench, Role::Destination, url))?;
+    destination.hear::<Ready>()?;
+    let (loaded, to) = alone(&mut destination)?;
+    bench.check()?;
+    Ok([
+        Moved {
+            wall: saved,
+            source: from,
+            destination: Done::default(),
+        },
+        Moved {
+            wall: loaded,
+            source: Done::default(),
+            destination: to,
+        },
+    ])
 }
 
-/// Loads all pairs from a directory.
-///
-/// # Errors
-/// As [`over_connections`].
-pub fn from_files(bench: &Bench, url: &str) -> anyhow::Result<Moved> {
-    let (wall, destination) = alone(bench, Role::Destination, url)?;
-    Ok(Moved {
-        wall,
-        source: Done::default(),
-        destination,
-    })
-}
-
-fn alone(bench: &Bench, role: Role, url: &str) -> anyhow::Result<(Duration, Done)> {
-    let mut side = Side::start(&task(bench, role, url))?;
-    side.hear::<Ready>()?;
+fn alone(side: &mut Side) -> anyhow::Result<(Duration, Done)> {
     let started = Instant::now();
     side.begin()?;
     let done = side.hear()?;

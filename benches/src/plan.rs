@@ -10,7 +10,7 @@ use anyhow::bail;
 use crate::disk;
 use crate::floor::{Floor, Socket};
 use crate::host::{Bench, Content};
-use crate::ours::{Moved, from_files, over_connections, to_files};
+use crate::ours::{self, Moved};
 use crate::table::{Figures, Table};
 
 /// How state goes from one VF to another.
@@ -80,7 +80,6 @@ impl Plan {
             for vfs in &self.vfs {
                 let bench = Bench::new(*vfs, size / u64::from(*vfs))?;
                 for content in &self.contents {
-                    bench.fill(*content)?;
                     for way in &self.ways {
                         if *vfs > 1 && matches!(way, Way::Save | Way::Restore) {
                             continue;
@@ -108,14 +107,11 @@ impl Plan {
         let mut floor_cpu = Figures::default();
         for _ in 0..self.runs {
             let (floor, cpu, moved) = match way {
-                Way::Tcp | Way::Unix => over_sockets(bench, floor, way, dir.path())?,
-                Way::Save | Way::Restore => through_files(bench, way, dir.path())?,
+                Way::Tcp | Way::Unix => over_sockets(bench, floor, way, content, dir.path())?,
+                Way::Save | Way::Restore => through_files(bench, way, content, dir.path())?,
             };
             row.add(floor, &moved);
             floor_cpu.add(cpu);
-        }
-        if way != Way::Save {
-            bench.check()?;
         }
         let (low, high) = row.ratio.spread();
         Ok(vec![
@@ -156,7 +152,13 @@ impl Row {
 
 type Run = (f64, f64, Moved);
 
-fn over_sockets(bench: &Bench, floor: &mut Floor, way: Way, dir: &Path) -> anyhow::Result<Run> {
+fn over_sockets(
+    bench: &Bench,
+    floor: &mut Floor,
+    way: Way,
+    content: Content,
+    dir: &Path,
+) -> anyhow::Result<Run> {
     let (socket, url) = match way {
         Way::Tcp => (Socket::Tcp, "tcp:127.0.0.1:0".to_owned()),
         Way::Unix => (
@@ -166,20 +168,19 @@ fn over_sockets(bench: &Bench, floor: &mut Floor, way: Way, dir: &Path) -> anyho
         Way::Save | Way::Restore => bail!("no socket"),
     };
     let taken = floor.run(socket, bench.vram(), bench.pairs().into())?;
-    let moved = over_connections(bench, &url)?;
+    let moved = ours::over_connections(bench, content, &url)?;
     Ok((taken.wall.as_secs_f64(), taken.cpu.as_secs_f64(), moved))
 }
 
-fn through_files(bench: &Bench, way: Way, dir: &Path) -> anyhow::Result<Run> {
-    let url = format!("file:{}", dir.display());
+fn through_files(bench: &Bench, way: Way, content: Content, dir: &Path) -> anyhow::Result<Run> {
     let shm = tempfile::tempdir_in("/dev/shm")?;
     let (memory, plain) = (shm.path().join("vram"), dir.join("plain"));
-    bench.vram_file(&memory)?;
+    bench.random_file(&memory)?;
     let written = disk::write(&memory, &plain)?;
-    let saved = to_files(bench, &url)?;
+    let [saved, loaded] = ours::through_files(bench, content, &format!("file:{}", dir.display()))?;
     if way == Way::Save {
         return Ok((written.as_secs_f64(), f64::NAN, saved));
     }
     let read = disk::read(&plain, &memory)?;
-    Ok((read.as_secs_f64(), f64::NAN, from_files(bench, &url)?))
+    Ok((read.as_secs_f64(), f64::NAN, loaded))
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One side of a transfer in a process of its own, and the talk with the process that runs the comparison.
 //!
-//! A side says [`Ready`] on its stdout, begins at a line on its stdin, and says [`Done`]. All that a VMM does before its guest stops is done before "ready":
-//! devices opened and cleaned, sockets connected, manifests read.
+//! A source says [`Ready`] on its stdout when its VFs are open, since opening one clears it, and goes on at a line on its stdin once they were filled. Both
+//! sides say `Ready` when all is done that a VMM does before its guest stops: devices cleaned, sockets connected, manifests read. They begin at
+//! a line, say [`Done`], and stay until their stdin ends, because a VF that is closed is cleared too.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -86,12 +87,16 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
         memory,
         state_bytes: moved.iter().map(|moved| moved.state).sum(),
         stream_bytes: moved.iter().map(|moved| moved.stream).sum(),
-    })
+    })?;
+    let mut rest = Vec::new();
+    std::io::stdin().lock().read_until(b'\n', &mut rest)?;
+    Ok(())
 }
 
 type Outcome = (f64, u64, Vec<Moved>);
 
 fn source(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
+    begin(&task_url(endpoint))?;
     for device in devices {
         device.start()?;
         device.manifest()?;

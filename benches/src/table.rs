@@ -41,7 +41,12 @@ impl Table {
     /// A table with these heads.
     pub fn new(heads: &[&str]) -> Self {
         let mut table = Self(String::new());
-        table.row(&heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
+        table.row(
+            &heads
+                .iter()
+                .map(|head| (*head).to_owned())
+                .collect::<Vec<_>>(),
+        );
         table.row(&vec!["---".to_owned(); heads.len()]);
         table
     }

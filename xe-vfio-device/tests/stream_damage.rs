@@ -10,7 +10,7 @@ use xe_vfio_device::stream::frame::{
 };
 use xe_vfio_device::stream::{
     AttemptId, DecodeError, DecodeFault, Decoder, Event, Limits, Manifest, Opening, Place,
-    StreamError,
+    SparseError, StreamError,
 };
 
 /// Decodes `bytes` as far as they go; answers the state that was handed out and how it ended.
@@ -27,7 +27,7 @@ fn decode(bytes: &[u8], limits: &Limits) -> (Vec<u8>, Result<(), DecodeError>) {
         };
         left = rest;
         match decoder.accept(piece) {
-            Ok(Event::Data(payload)) => state.extend_from_slice(payload),
+            Ok(Event::Data(pieces)) => pieces.append_to(&mut state),
             Ok(Event::End(_)) if left.is_empty() => return (state, Ok(())),
             Ok(Event::End(_)) => return (state, decoder.accept(left).map(|_| ())),
             Ok(Event::More | Event::Manifest(_)) => {}
@@ -50,6 +50,25 @@ fn small() -> (Vec<u8>, Vec<u8>) {
     packets.extend([mmio(MEDIA), trailer()]);
     let state = packets.concat();
     (stream(&manifest(0), &state, 100), state)
+}
+
+/// A stream with zeros that did not travel.
+fn small_sparse() -> (Vec<u8>, Vec<u8>) {
+    let state = zero_vram().concat();
+    (stream(&manifest(4), &state, 9000), state)
+}
+
+#[test]
+fn every_flipped_bit_of_a_sparse_stream_is_refused() {
+    let (stream, state) = small_sparse();
+    assert!(stream.len() < state.len() * 2 / 3, "zeros do not travel");
+    assert_eq!(decode(&stream, &Limits::default()), (state, Ok(())));
+    for bit in 0..stream.len() * 8 {
+        let mut damaged = stream.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let (_, result) = decode(&damaged, &Limits::default());
+        assert!(result.is_err(), "bit {} of byte {}", bit % 8, bit / 8);
+    }
 }
 
 #[test]
@@ -186,8 +205,8 @@ fn another_format_a_newer_version_and_unknown_flags_are_called_by_their_names() 
         DecodeFault::Frame(FrameError::Magic(_))
     ));
     assert_eq!(
-        fault(&preamble(|bytes| bytes[8] = 2)),
-        FrameError::Version(2).into()
+        fault(&preamble(|bytes| bytes[8] = 3)),
+        FrameError::Version(3).into()
     );
     assert_eq!(
         fault(&preamble(|bytes| bytes[10] = 4)),
@@ -203,9 +222,84 @@ fn another_format_a_newer_version_and_unknown_flags_are_called_by_their_names() 
         (stream[at], stream[at + 2]) = (frame_type, flags);
         fault(&stream)
     };
-    assert_eq!(unknown_type(4, 0), FrameError::Type(4).into());
+    assert_eq!(unknown_type(5, 0), FrameError::Type(5).into());
     assert_eq!(unknown_type(0, 0), FrameError::Type(0).into());
     assert_eq!(unknown_type(1, 1), FrameError::Flags(1).into());
+}
+
+#[test]
+fn the_version_before_this_one_is_refused_by_its_name() {
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/complete-v1.xevf");
+    let old = std::fs::read(old).expect("the golden file of version 1");
+    assert_eq!(fault(&old), FrameError::Version(1).into());
+    let (_, result) = decode(&old, &Limits::default());
+    let error = result.expect_err("another version");
+    assert_eq!((error.offset, error.place), (0, Place::Preamble));
+}
+
+/// A stream of one sparse frame with this payload, whose checksum holds.
+fn sparse(payload: &[u8]) -> DecodeFault {
+    let (stream, _) = small();
+    let header = FrameHeader {
+        frame_type: FrameType::Sparse,
+        length: payload.len() as u32,
+        sequence: 0,
+    }
+    .encode(payload);
+    fault(&[&stream[..frames(&stream)[0].start], &header, payload].concat())
+}
+
+/// A sparse payload of `bytes` bytes, with a table of these runs that tells of so many, and of so much state.
+fn table(bytes: usize, runs: &[(u32, u32)], count: u32, state: u32) -> Vec<u8> {
+    let numbers = runs.iter().flat_map(|(zeros, bytes)| [*zeros, *bytes]);
+    let numbers: Vec<_> = numbers.chain([count, state]).collect();
+    let tail = numbers.iter().flat_map(|number| number.to_le_bytes());
+    vec![7; bytes].into_iter().chain(tail).collect()
+}
+
+#[test]
+fn a_table_of_zero_runs_that_no_writer_writes_is_refused() {
+    let run = |at, zeros, bytes| SparseError::Run { at, zeros, bytes };
+    let sum = |told, found| SparseError::Sum { told, found };
+    let max = 1 << 20;
+    for (payload, refused) in [
+        (table(8, &[(1, 8)], 0, 9), SparseError::Runs(0)),
+        (table(8, &[(1, 8)], 3, 9), SparseError::Runs(3)),
+        (
+            table(8, &[(1, 8)], u32::MAX, 9),
+            SparseError::Runs(u32::MAX),
+        ),
+        (table(8, &[(0, 0), (1, 8)], 2, 9), run(0, 0, 0)),
+        (table(8, &[(1, 0), (1, 8)], 2, 10), run(0, 1, 0)),
+        (table(8, &[(1, 4), (0, 4)], 2, 9), run(1, 0, 4)),
+        (table(8, &[(1, 7)], 1, 8), sum(8, 7)),
+        (table(8, &[(1, 9)], 1, 10), sum(8, 9)),
+        (
+            table(8, &[(u32::MAX, u32::MAX)], 1, 6),
+            sum(8, u32::MAX.into()),
+        ),
+        (table(8, &[(1, 8)], 1, 8), sum(8, 9)),
+        (
+            table(8, &[(u32::MAX, 8)], 1, 7),
+            sum(7, u64::from(u32::MAX) + 8),
+        ),
+        (
+            table(0, &[(max + 1, 0)], 1, max + 1),
+            SparseError::State {
+                found: max + 1,
+                most: max,
+            },
+        ),
+    ] {
+        assert_eq!(
+            sparse(&payload),
+            DecodeFault::Sparse(refused),
+            "{payload:?}"
+        );
+    }
+    // A good one is followed by nothing here.
+    let good = sparse(&table(8, &[(0, 4), (max - 8, 4)], 2, max));
+    assert!(matches!(good, DecodeFault::Truncated { .. }), "{good:?}");
 }
 
 #[test]
@@ -226,6 +320,8 @@ fn a_length_bomb_is_refused_before_memory_is_taken_for_it() {
         (FrameType::Data, 0),
         (FrameType::Data, (1 << 20) + 1),
         (FrameType::Data, u32::MAX),
+        (FrameType::Sparse, 15),
+        (FrameType::Sparse, (1 << 20) + 1),
         (FrameType::Abort, 1025),
         (FrameType::End, 127),
         (FrameType::End, 129),

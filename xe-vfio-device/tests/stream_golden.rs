@@ -2,7 +2,7 @@
 //! The format's bytes as they are written today, compared with files that never change for a format version.
 //!
 //! `REGENERATE_GOLDEN=1 cargo test -p xe-vfio-device --test stream_golden` writes the files anew, for a new format version.
-//! docs/stream-format.md explains `complete-v1.xevf` byte by byte.
+//! docs/stream-format.md explains `complete-v2.xevf` byte by byte.
 
 mod support;
 
@@ -51,7 +51,7 @@ fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn a_complete_stream_has_the_golden_bytes_and_reads_as_it_always_did() {
     let bytes = golden(
-        "complete-v1.xevf",
+        "complete-v2.xevf",
         &stream(&golden_manifest(), &golden_state(), 160),
     );
     let (manifest, mut reader) =
@@ -74,13 +74,28 @@ fn a_complete_stream_has_the_golden_bytes_and_reads_as_it_always_did() {
 }
 
 #[test]
+fn zeros_that_do_not_travel_have_the_golden_bytes() {
+    let state = zero_vram().concat();
+    let bytes = golden("sparse-v2.xevf", &stream(&manifest(4), &state, 9000));
+    let (_, mut reader) = Opening::read(&bytes[..], &Limits::default()).expect("a good opening");
+    let (mut buf, mut received) = (Vec::new(), Vec::new());
+    while let Some(payload) = reader.next(&mut buf).expect("a good stream") {
+        received.extend_from_slice(payload);
+    }
+    assert_eq!(received, state);
+    let totals = reader.finish_file(&account(&state)).expect("a good stream");
+    assert_eq!(totals.wire_bytes, bytes.len() as u64);
+    assert!(totals.zero_bytes >= 2 * PAGE, "{totals:?}");
+}
+
+#[test]
 fn an_aborted_stream_has_the_golden_bytes() {
     let mut bytes = Vec::new();
     let writer = Writer::new(&mut bytes, &golden_manifest()).expect("a vector takes all");
     writer
         .abort("Cancelled by the administrator")
         .expect("a vector takes all");
-    let bytes = golden("aborted-v1.xevf", &bytes);
+    let bytes = golden("aborted-v2.xevf", &bytes);
     let mut reader = Opening::read(&bytes[..], &Limits::default())
         .expect("a good opening")
         .1;
@@ -114,7 +129,7 @@ fn the_example_in_the_documentation_is_the_golden_stream() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let text =
         fs::read_to_string(root.join("../docs/stream-format.md")).expect("the documentation");
-    let golden = fs::read(root.join("tests/golden/complete-v1.xevf")).expect("the golden file");
+    let golden = fs::read(root.join("tests/golden/complete-v2.xevf")).expect("the golden file");
     let mut compared = 0;
     for line in text.lines().filter_map(|line| line.strip_prefix("    ")) {
         let mut words = line.split_whitespace();

@@ -4,7 +4,11 @@
 use benches::floor::{Floor, Socket};
 
 fn main() -> anyhow::Result<()> {
-    let number = |nth, otherwise| std::env::args().nth(nth).map_or(Ok(otherwise), |n| n.parse());
+    let number = |nth, otherwise| {
+        std::env::args()
+            .nth(nth)
+            .map_or(Ok(otherwise), |n| n.parse())
+    };
     let (mib, runs) = (number(1, 1024u64)?, number(2, 5u64)?);
     let mut floor = Floor::new();
     for socket in [Socket::Tcp, Socket::Unix] {

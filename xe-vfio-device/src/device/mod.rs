@@ -40,7 +40,7 @@ use self::slot::Slot;
 use crate::dirty::{All, Strategy};
 use crate::state::{AnyVf, DeviceState, MigrationDevice, ResetReason};
 use crate::stream::Manifest;
-use crate::transfer::{AttemptId, Cancel, Context, Deadlines, Progress, ProgressView};
+use crate::transfer::{AttemptId, Cancel, Context, Deadlines, Progress, ProgressView, Threads};
 use crate::uapi::{InterruptSignal, MigrationFlags, UapiError};
 
 /// What a VMM may choose.
@@ -202,6 +202,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             deadlines: self.options.deadlines,
             progress: self.progress.clone(),
             interrupt: self.options.interrupt,
+            threads: Threads::Auto,
         }
     }
 }

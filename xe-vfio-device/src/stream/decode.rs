@@ -7,15 +7,15 @@
 //! [`Decoder::need`] is bounded by [`Limits`] before it is answered, so a caller may take memory for it, and an event's
 //! content has passed its checksum. After an error and after the end nothing more is accepted.
 
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
-
 use super::attempt::AttemptId;
 use super::fault::{DecodeError, DecodeFault, Place};
 use super::frame::{
     self, END_SIZE, End, FRAME_DEFAULT, FRAME_HEADER_SIZE, FRAME_MAX, FrameHeader, FrameType,
     PREAMBLE_SIZE, Preamble, REASON_MAX, Totals,
 };
+use super::hash::{Hash128, xxh3_64};
 use super::manifest::{MANIFEST_MAX, Manifest};
+use super::sparse::{Pieces, RUN_SIZE, TAIL_SIZE};
 
 /// What a receiver is ready to take memory for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Event<'a> {
     /// The stream is open.
     Manifest(Box<Manifest>),
     /// Device state.
-    Data(&'a [u8]),
+    Data(Pieces<'a>),
     /// The sender stopped for this reason; the state received so far is of no use.
     Abort(String),
     /// The stream is complete and whole.
@@ -67,12 +67,13 @@ pub struct Decoder {
     step: Step,
     frame_max: u32,
     attempt: AttemptId,
-    /// Data frames so far, which is the number of the frame in turn.
+    /// Data and sparse frames so far, which is the number of the frame in turn.
     sequence: u64,
     payload_bytes: u64,
+    zero_bytes: u64,
     /// Bytes accepted, which is the offset of what comes next.
     offset: u64,
-    digest: Xxh3Default,
+    digest: Hash128,
 }
 
 impl Decoder {
@@ -88,8 +89,9 @@ impl Decoder {
             attempt: AttemptId::NONE,
             sequence: 0,
             payload_bytes: 0,
+            zero_bytes: 0,
             offset: 0,
-            digest: Xxh3Default::new(),
+            digest: Hash128::new(),
         }
     }
 
@@ -120,7 +122,13 @@ impl Decoder {
             payload_bytes: self.payload_bytes,
             wire_bytes: self.offset,
             frames: self.sequence,
+            zero_bytes: self.zero_bytes,
         }
+    }
+
+    /// Most payload bytes of a frame of this stream; known once the manifest is.
+    pub fn frame_max(&self) -> u32 {
+        self.frame_max
     }
 
     /// Takes the next [`Decoder::need`] bytes.
@@ -212,12 +220,7 @@ impl Decoder {
                 expected: self.sequence,
             });
         }
-        let (what, least, most) = match header.frame_type {
-            FrameType::Data => ("data frame", 1, self.frame_max),
-            FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
-            FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),
-        };
-        bounded(what, header.length, least, most)?;
+        check_length(&header, self.frame_max)?;
         self.step = Step::Payload(header, *bytes);
         Ok(Event::More)
     }
@@ -235,12 +238,10 @@ impl Decoder {
             frame::checksum(raw, bytes),
         )?;
         match header.frame_type {
-            FrameType::Data => {
-                self.digest.update(raw);
-                self.payload_bytes += bytes.len() as u64;
-                self.sequence += 1;
-                self.step = Step::Header;
-                Ok(Event::Data(bytes))
+            FrameType::Data => Ok(self.state(raw, Pieces::plain(bytes))),
+            FrameType::Sparse => {
+                let pieces = Pieces::sparse(bytes, self.frame_max)?;
+                Ok(self.state(raw, pieces))
             }
             FrameType::Abort => {
                 let reason = String::from_utf8(bytes.to_vec()).map_err(|_| DecodeFault::Reason)?;
@@ -249,7 +250,7 @@ impl Decoder {
             FrameType::End => {
                 let end = End::decode(exact(bytes)?);
                 let sent = (end.payload_bytes, end.frames, end.digest);
-                let received = (self.payload_bytes, self.sequence, self.digest.digest128());
+                let received = (self.payload_bytes, self.sequence, self.digest.finish());
                 if sent != received {
                     return Err(DecodeFault::End { sent, received });
                 }
@@ -257,6 +258,26 @@ impl Decoder {
             }
         }
     }
+
+    fn state<'a>(&mut self, raw: &[u8; FRAME_HEADER_SIZE], pieces: Pieces<'a>) -> Event<'a> {
+        self.digest.update(raw);
+        self.payload_bytes += pieces.len() as u64;
+        self.zero_bytes += pieces.zeros() as u64;
+        self.sequence += 1;
+        self.step = Step::Header;
+        Event::Data(pieces)
+    }
+}
+
+/// Whether a frame may have the length that its header tells.
+pub(super) fn check_length(header: &FrameHeader, frame_max: u32) -> Result<(), DecodeFault> {
+    let (what, least, most) = match header.frame_type {
+        FrameType::Data => ("data frame", 1, frame_max),
+        FrameType::Sparse => ("sparse frame", (RUN_SIZE + TAIL_SIZE) as u32, frame_max),
+        FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
+        FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),
+    };
+    bounded(what, header.length, least, most)
 }
 
 fn bounded(what: &'static str, found: u32, least: u32, most: u32) -> Result<(), DecodeFault> {

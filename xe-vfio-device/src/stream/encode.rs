@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Encoding without I/O: payloads in, the bytes around them out.
 //!
-//! An [`Encoder`] answers the bytes to send before each payload and never touches the payload itself, so that a caller can
-//! send both with one vectored write. Call order: [`Encoder::new`], any number of [`Encoder::data`], then one of
+//! An [`Encoder`] makes a [`Frame`] of each payload and never touches the payload itself: the frame says which parts of it to send and
+//! what to send around them, with one vectored write. Call order: [`Encoder::new`], any number of [`Encoder::frame`], then one of
 //! [`Encoder::end`] and [`Encoder::abort`].
-
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::attempt::AttemptId;
 use super::frame::{
     END_SIZE, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble, REASON_MAX,
     Totals,
 };
+use super::hash::{Hash128, xxh3_64};
 use super::manifest::{Manifest, ManifestError};
+use super::outgoing::Frame;
+use super::zeros::Elision;
 use crate::xe::ByKind;
 
 /// State of a stream's sending side.
@@ -21,8 +22,10 @@ pub struct Encoder {
     sequence: u64,
     payload_bytes: u64,
     wire_bytes: u64,
-    digest: Xxh3Default,
+    zero_bytes: u64,
+    digest: Hash128,
     frame_max: u32,
+    elision: Elision,
 }
 
 impl Encoder {
@@ -44,7 +47,7 @@ impl Encoder {
             attempt,
         }
         .encode();
-        let mut digest = Xxh3Default::new();
+        let mut digest = Hash128::new();
         digest.update(&preamble);
         let mut opening = Vec::with_capacity(PREAMBLE_SIZE + blob.len());
         opening.extend_from_slice(&preamble);
@@ -55,8 +58,10 @@ impl Encoder {
                 sequence: 0,
                 payload_bytes: 0,
                 wire_bytes,
+                zero_bytes: 0,
                 digest,
                 frame_max,
+                elision: Elision::default(),
             },
             opening,
         ))
@@ -73,21 +78,35 @@ impl Encoder {
             payload_bytes: self.payload_bytes,
             wire_bytes: self.wire_bytes,
             frames: self.sequence,
+            zero_bytes: self.zero_bytes,
         }
     }
 
-    /// The header to send before `payload`.
+    /// Makes `frame` the frame of `payload`: sparse when that makes it shorter.
     ///
     /// # Panics
     /// When `payload` is empty or longer than `frame_max`: every reader refuses such a frame.
-    pub fn data(&mut self, payload: &[u8]) -> [u8; FRAME_HEADER_SIZE] {
+    pub fn frame(&mut self, payload: &[u8], frame: &mut Frame) {
         assert!(
             !payload.is_empty() && payload.len() <= self.frame_max as usize,
             "Frame payload of {} bytes",
             payload.len()
         );
+        frame.kind = if self.elision.find(payload, &mut frame.table) {
+            FrameType::Sparse
+        } else {
+            FrameType::Data
+        };
+        frame.encode_table(payload.len());
+        let header = FrameHeader {
+            frame_type: frame.kind,
+            length: frame.length(payload) as u32,
+            sequence: self.sequence,
+        };
+        frame.header = header.encode_pieces(frame.payload(payload));
         self.payload_bytes += payload.len() as u64;
-        self.frame(FrameType::Data, payload)
+        self.zero_bytes += frame.zeros() as u64;
+        self.count(&frame.header, header.length);
     }
 
     /// The end record's frame and the stream's totals with it.
@@ -97,11 +116,11 @@ impl Encoder {
             payload_bytes: totals.payload_bytes,
             frames: totals.frames,
             by_kind,
-            digest: self.digest.digest128(),
+            digest: self.digest.finish(),
         }
         .encode();
         let mut bytes = [0; FRAME_HEADER_SIZE + END_SIZE];
-        bytes[..FRAME_HEADER_SIZE].copy_from_slice(&self.frame(FrameType::End, &end));
+        bytes[..FRAME_HEADER_SIZE].copy_from_slice(&self.last(FrameType::End, &end));
         bytes[FRAME_HEADER_SIZE..].copy_from_slice(&end);
         (
             bytes,
@@ -115,21 +134,25 @@ impl Encoder {
     /// An abort frame with as much of `reason` as it has room for.
     pub fn abort(mut self, reason: &str) -> Vec<u8> {
         let reason = bounded(reason);
-        let header = self.frame(FrameType::Abort, reason.as_bytes());
+        let header = self.last(FrameType::Abort, reason.as_bytes());
         [&header, reason.as_bytes()].concat()
     }
 
-    fn frame(&mut self, frame_type: FrameType, payload: &[u8]) -> [u8; FRAME_HEADER_SIZE] {
+    fn last(&mut self, frame_type: FrameType, payload: &[u8]) -> [u8; FRAME_HEADER_SIZE] {
         let header = FrameHeader {
             frame_type,
             length: payload.len() as u32,
             sequence: self.sequence,
         }
         .encode(payload);
-        self.digest.update(&header);
-        self.sequence += 1;
-        self.wire_bytes += (FRAME_HEADER_SIZE + payload.len()) as u64;
+        self.count(&header, payload.len() as u32);
         header
+    }
+
+    fn count(&mut self, header: &[u8; FRAME_HEADER_SIZE], length: u32) {
+        self.digest.update(header);
+        self.sequence += 1;
+        self.wire_bytes += FRAME_HEADER_SIZE as u64 + u64::from(length);
     }
 }
 

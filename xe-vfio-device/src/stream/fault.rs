@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::frame::FrameError;
 use super::manifest::ManifestError;
+use super::sparse::SparseError;
 
 /// What is wrong with a stream.
 #[derive(Debug, PartialEq, Error)]
@@ -15,6 +16,9 @@ pub enum DecodeFault {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The runs of a sparse frame.
+    #[error(transparent)]
+    Sparse(#[from] SparseError),
     /// A length above the receiver's limit.
     #[error("The {what} has {found} bytes, {least} to {most} are accepted here")]
     Length {
@@ -54,7 +58,7 @@ pub enum DecodeFault {
         "The end record tells of {sent:?}, received is {received:?}: frames were lost or altered on the way"
     )]
     End {
-        /// As the sender counted: payload bytes, data frames, digest.
+        /// As the sender counted: payload bytes, frames of state, digest.
         sent: (u64, u64, u128),
         /// As counted here.
         received: (u64, u64, u128),

@@ -5,15 +5,15 @@
 //! writes. Lengths and sequence are for [`Decoder`](super::Decoder) to judge.
 
 use thiserror::Error;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::attempt::AttemptId;
+use super::hash::{Hash64, xxh3_64};
 use crate::xe::{ByKind, PacketType, Tally};
 
 /// First bytes of a stream. The line ends and the high bit show a transfer that treated it as text.
 pub const MAGIC: [u8; 8] = *b"\x89XEVF\r\n\x1a";
 /// The format version of docs/stream-format.md.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Bytes of a preamble.
 pub const PREAMBLE_SIZE: usize = 56;
 /// Bytes of a frame header.
@@ -37,7 +37,7 @@ pub enum FrameError {
     Magic([u8; 8]),
     /// A format version that this build does not know.
     #[error(
-        "The stream has format version {0}, this build knows {FORMAT_VERSION}: update the older host"
+        "The stream has format version {0}, this build knows {FORMAT_VERSION} only: bring both hosts to the same build"
     )]
     Version(u16),
     /// The preamble's checksum does not hold.
@@ -57,7 +57,7 @@ pub enum FrameError {
     #[error("Reserved bytes hold {0:#x} instead of zero: update the older host")]
     Reserved(u64),
     /// A frame type that this build does not know.
-    #[error("Frame type {0} is unknown to this build, which knows 1 to 3: update the older host")]
+    #[error("Frame type {0} is unknown to this build, which knows 1 to 4: update the older host")]
     Type(u16),
 }
 
@@ -137,6 +137,8 @@ pub enum FrameType {
     Abort = 2,
     /// The end record; nothing follows.
     End = 3,
+    /// Bytes of the device's state with runs of zeros left out.
+    Sparse = 4,
 }
 
 /// A frame's header without its checksum.
@@ -153,11 +155,19 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// The header's bytes, with the checksum over them and `payload`.
     pub fn encode(&self, payload: &[u8]) -> [u8; FRAME_HEADER_SIZE] {
+        self.encode_pieces([payload].into_iter())
+    }
+
+    /// As [`FrameHeader::encode`] for a payload that stands in several places.
+    pub(super) fn encode_pieces<'a>(
+        &self,
+        payload: impl Iterator<Item = &'a [u8]>,
+    ) -> [u8; FRAME_HEADER_SIZE] {
         let mut bytes = [0; FRAME_HEADER_SIZE];
         bytes[0..2].copy_from_slice(&(self.frame_type as u16).to_le_bytes());
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
-        let checksum = checksum(&bytes, payload);
+        let checksum = checksum_of(&bytes, payload);
         bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -171,6 +181,7 @@ impl FrameHeader {
             1 => FrameType::Data,
             2 => FrameType::Abort,
             3 => FrameType::End,
+            4 => FrameType::Sparse,
             unknown => return Err(FrameError::Type(unknown)),
         };
         let flags = u16::from_le_bytes(array(bytes, 2));
@@ -192,10 +203,17 @@ pub fn stored_checksum(header: &[u8; FRAME_HEADER_SIZE]) -> u64 {
 
 /// xxh3-64 of the header's first 16 bytes and the payload.
 pub fn checksum(header: &[u8; FRAME_HEADER_SIZE], payload: &[u8]) -> u64 {
-    let mut hash = Xxh3Default::new();
+    checksum_of(header, [payload].into_iter())
+}
+
+fn checksum_of<'a>(
+    header: &[u8; FRAME_HEADER_SIZE],
+    payload: impl Iterator<Item = &'a [u8]>,
+) -> u64 {
+    let mut hash = Hash64::new();
     hash.update(&header[..16]);
-    hash.update(payload);
-    hash.digest()
+    payload.for_each(|piece| hash.update(piece));
+    hash.finish()
 }
 
 /// Sizes of a stream that went through.
@@ -205,16 +223,18 @@ pub struct Totals {
     pub payload_bytes: u64,
     /// All bytes of the stream: preamble, manifest, headers, payloads, end record.
     pub wire_bytes: u64,
-    /// Data frames.
+    /// Data and sparse frames.
     pub frames: u64,
+    /// Bytes of state that were zeros and did not travel.
+    pub zero_bytes: u64,
 }
 
 /// The end record: what the sender sent, for the receiver to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
-    /// Bytes of device state in all data frames.
+    /// Bytes of device state in all frames, zeros that were left out included.
     pub payload_bytes: u64,
-    /// Data frames.
+    /// Data and sparse frames.
     pub frames: u64,
     /// Packets and bytes by kind as the sender's parser counted them.
     pub by_kind: ByKind,

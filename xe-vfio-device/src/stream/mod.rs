@@ -5,7 +5,8 @@
 //! answers the manifest and a [`Reader`], which hands out a frame's payload only after its checksum held. The direction
 //! back carries one [`Receipt`].
 //!
-//! `frame`, `encode` and `decode` know bytes and no I/O; `writer` and `reader` put them on `Write` and `Read`. Timeouts belong to
+//! `frame`, `sparse`, `encode` and `decode` know bytes and no I/O; `outgoing` and `incoming` put frames on `Write` and `Read`, so that a
+//! thread can do that and nothing else; `writer` and `reader` join both for those who have one thread. Timeouts belong to
 //! whoever owns the connection.
 
 pub mod attempt;
@@ -14,10 +15,15 @@ pub mod encode;
 pub mod error;
 pub mod fault;
 pub mod frame;
+pub mod hash;
+pub mod incoming;
 pub mod manifest;
+pub mod outgoing;
 pub mod reader;
 pub mod receipt;
+pub mod sparse;
 pub mod writer;
+pub mod zeros;
 
 pub use attempt::{AttemptId, AttemptIdError};
 pub use decode::{Decoder, Event, Limits};
@@ -25,7 +31,10 @@ pub use encode::Encoder;
 pub use error::StreamError;
 pub use fault::{DecodeError, DecodeFault, Place};
 pub use frame::{End, Totals};
+pub use incoming::{Checker, Inlet, Raw};
 pub use manifest::{Manifest, ManifestError, Pci};
+pub use outgoing::{Frame, Outlet};
 pub use reader::{Opening, Reader};
 pub use receipt::{Receipt, ReceiptError, VfOutcome};
+pub use sparse::{Piece, Pieces, SparseError};
 pub use writer::Writer;

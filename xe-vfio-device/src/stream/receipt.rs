@@ -6,13 +6,15 @@
 use std::io::{self, Read, Write};
 
 use thiserror::Error;
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::encode::bounded;
-use super::frame::{FORMAT_VERSION, REASON_MAX, array};
+use super::frame::{REASON_MAX, array};
+use super::hash::Hash64;
 
 /// First bytes of a receipt.
 pub const MAGIC: [u8; 8] = *b"\x89XEVR\r\n\x1a";
+/// The receipt's own version: a refusal can be read by a sender of any format version of streams.
+pub const RECEIPT_VERSION: u16 = 1;
 const HEAD: usize = 24;
 
 /// What has become of the destination's VF after a failed load.
@@ -85,7 +87,7 @@ impl Receipt {
         };
         let mut bytes = Vec::with_capacity(HEAD + 8 + reason.len());
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&RECEIPT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&status.to_le_bytes());
         bytes.extend_from_slice(&vf.to_le_bytes());
         bytes.extend_from_slice(&(reason.len() as u16).to_le_bytes());
@@ -122,7 +124,7 @@ impl Receipt {
         expect(
             "version",
             u16::from_le_bytes(array(&head, 8)).into(),
-            FORMAT_VERSION.into(),
+            RECEIPT_VERSION.into(),
         )?;
         let length = usize::from(u16::from_le_bytes(array(&head, 14)));
         if length > REASON_MAX {
@@ -160,10 +162,10 @@ impl Receipt {
 }
 
 fn checksum(head: &[u8], reason: &[u8]) -> u64 {
-    let mut hash = Xxh3Default::new();
+    let mut hash = Hash64::new();
     hash.update(head);
     hash.update(reason);
-    hash.digest()
+    hash.finish()
 }
 
 fn expect(what: &'static str, found: u64, expected: u64) -> Result<(), ReceiptError> {

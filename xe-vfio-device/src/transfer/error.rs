@@ -63,6 +63,9 @@ pub enum SaveError {
     /// The destination did not say whether it has loaded it.
     #[error("The destination has not confirmed that it loaded the VF's state")]
     Unconfirmed(#[source] ReceiptError),
+    /// A stage of the transfer has died.
+    #[error("The thread for the {0} has panicked: report it, with what it has said on stderr")]
+    Stage(&'static str),
     /// The file could not be completed.
     #[error("The file with the VF's state cannot be completed")]
     File(#[source] std::io::Error),
@@ -106,6 +109,9 @@ pub enum LoadError {
         #[source]
         source: UapiError,
     },
+    /// A stage of the transfer has died.
+    #[error("The thread for the {0} has panicked: report it, with what it has said on stderr")]
+    Stage(&'static str),
     /// RESUMING -> STOP failed.
     #[error("The VF did not accept the state as a whole")]
     Finish(#[source] TransitionError),

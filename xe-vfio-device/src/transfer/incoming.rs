@@ -24,6 +24,15 @@ pub trait Source: Read + Send {
     /// When the deadlines cannot be set.
     fn begin(&mut self, deadlines: &Deadlines) -> io::Result<()>;
 
+    /// Has reads wait at most so long before they fail with `WouldBlock` or `TimedOut`, if reads can block.
+    ///
+    /// # Errors
+    /// When the deadline cannot be set.
+    fn wait_at_most(&mut self, wait: Duration) -> io::Result<()> {
+        _ = wait;
+        Ok(())
+    }
+
     /// What ends blocked reads, if reads can block.
     ///
     /// # Errors
@@ -52,6 +61,10 @@ impl<C: Connection> Source for Peer<C> {
 
     fn begin(&mut self, deadlines: &Deadlines) -> io::Result<()> {
         self.0.set_timeout(deadlines.network)
+    }
+
+    fn wait_at_most(&mut self, wait: Duration) -> io::Result<()> {
+        self.0.set_timeout(wait)
     }
 
     fn closer(&self) -> io::Result<Option<Closer>> {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A VF's state from its data fd to a connection or file, and back.
 //!
-//! [`save()`] and [`load()`] are the two loops. They take a stopped session and answer a settled one whatever happens, with the
-//! report or the error beside it. Each uses two buffers of 1 MiB for any amount of state.
+//! [`save()`] and [`load()`] take a stopped session and answer a settled one whatever happens, with the report or the error
+//! beside it. Each is a pipeline of two stages, one at the data fd and one at the connection; see [`Threads`]. Each uses a few
+//! buffers of 1 MiB for any amount of state, and waits where the other side is slower.
 //!
 //! [`Cancel`] ends a transfer from another thread, [`Deadlines`] end one that makes no progress, and [`Progress`] says how far it
 //! is; none of them needs a lock that a transfer holds. [`Endpoint`] is a URL, [`Connection`] what a VMM may bring itself.
 
+mod belt;
 mod buffer;
 mod cancel;
 mod connection;
@@ -20,6 +22,7 @@ mod progress;
 mod save;
 mod shared;
 mod sink;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -35,6 +38,7 @@ pub use load::{LoadReport, Loaded, load};
 pub use progress::{Phase, Progress, ProgressView};
 pub use save::{SaveReport, Saved, save};
 pub use sink::{FileSink, Peer, Sink};
+pub use stages::{Stages, Threads};
 pub use watchdog::WatchError;
 
 pub use crate::stream::AttemptId;
@@ -53,6 +57,8 @@ pub struct Context {
     pub progress: Progress,
     /// Gets a thread out of a data fd that is stuck in the kernel. Without one a stuck device is waited for.
     pub interrupt: Option<InterruptSignal>,
+    /// Threads of this side.
+    pub threads: Threads,
 }
 
 /// An error with all its causes, for those who get it as text.

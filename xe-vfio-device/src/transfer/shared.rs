@@ -4,7 +4,8 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Lends a connection to a stream's reader or writer and keeps it at hand. Used by one thread at a time, so the lock is free.
+/// Lends a connection to a stream's reader or writer and keeps it at hand. The thread that has the reader or writer is the only one
+/// that uses it until it has ended, so the lock is free.
 #[derive(Debug)]
 pub(super) struct Shared<T>(Arc<Mutex<T>>);
 

@@ -107,6 +107,16 @@ impl Parser {
         &self.account
     }
 
+    /// Where in VRAM the next byte belongs, while a VRAM packet is under way.
+    pub fn vram_offset(&self) -> Option<u64> {
+        match self.step {
+            Step::Payload(header, left) if header.packet_type == PacketType::Vram => {
+                Some(header.offset + header.size - left)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the trailer was seen, so that the stream may end here.
     pub fn is_complete(&self) -> bool {
         matches!(self.step, Step::Complete)

@@ -86,9 +86,9 @@ fn a_file_cut_anywhere_or_with_more_behind_it_is_broken() {
 #[test]
 fn a_sender_that_stopped_is_told_with_its_reason() {
     let host = TestHost::new();
-    host.run(&["verify", &golden("complete-v1.xevf")])
+    host.run(&["verify", &golden("complete-v2.xevf")])
         .succeeds();
-    let run = host.run(&["verify", &golden("aborted-v1.xevf"), "--json"]);
+    let run = host.run(&["verify", &golden("aborted-v2.xevf"), "--json"]);
     let text = run.fails(1);
     assert!(text.contains("The sender stopped after"), "{text}");
     assert_eq!(run.json()["broken"]["what"], "abort");

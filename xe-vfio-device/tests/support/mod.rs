@@ -25,6 +25,21 @@ pub fn pattern(length: u64, seed: u64) -> Vec<u8> {
         .collect()
 }
 
+/// A save with four pages of VRAM, most of them zero.
+pub fn zero_vram() -> Vec<Vec<u8>> {
+    let mut vram = vec![0; 4 * PAGE as usize];
+    vram[2 * PAGE as usize + 77] = 1;
+    let mut packets = packets(&[]);
+    let end = packets.pop().expect("a trailer");
+    let at = packets
+        .iter()
+        .position(|packet| packet[1] == PacketType::Mmio as u8);
+    let at = at.expect("the MMIO packet of the main GT") + 1;
+    packets.insert(at, packet(PacketType::Vram, MAIN, 0, &vram));
+    packets.push(end);
+    packets
+}
+
 /// A packet with a size of its own choice.
 pub fn header(packet_type: PacketType, gt: Gt, offset: u64, size: u64) -> Vec<u8> {
     Header {

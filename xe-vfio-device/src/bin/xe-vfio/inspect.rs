@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde_json::json;
+use xe_vfio_device::stream::frame::FORMAT_VERSION;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -52,7 +53,7 @@ fn text(path: &Path, walk: &Walk) -> String {
     if let Some(preamble) = &walk.preamble {
         let (frame, version) = (preamble.frame_max, preamble.manifest_version);
         lines.push(format!(
-            "format 1, manifest {version}, frames of at most {frame} bytes"
+            "format {FORMAT_VERSION}, manifest {version}, frames of at most {frame} bytes"
         ));
     }
     if let Some(manifest) = &walk.manifest {
@@ -62,8 +63,8 @@ fn text(path: &Path, walk: &Walk) -> String {
     let (least, most) = walk.frame_sizes.unwrap_or_default();
     let totals = &walk.totals;
     lines.push(format!(
-        "{} bytes of state in {} frames of {least} to {most} bytes; {} bytes of stream",
-        totals.payload_bytes, totals.frames, totals.wire_bytes
+        "{} bytes of state in {} frames of {least} to {most} bytes; {} bytes of stream, {} of zeros left out",
+        totals.payload_bytes, totals.frames, totals.wire_bytes, totals.zero_bytes
     ));
     lines.push(report::account_text(&walk.account));
     lines.join("\n")

@@ -26,6 +26,7 @@ impl From<SaveReport> for Moved {
             enter,
             stream,
             confirm,
+            stages: _,
         } = report;
         Self {
             account,
@@ -43,6 +44,7 @@ impl From<LoadReport> for Moved {
             enter,
             stream,
             confirm,
+            stages: _,
         } = report;
         Self {
             account,
@@ -82,6 +84,7 @@ pub fn totals(totals: &Totals) -> Value {
     json!({
         "state_bytes": totals.payload_bytes,
         "stream_bytes": totals.wire_bytes,
+        "zero_bytes": totals.zero_bytes,
         "frames": totals.frames,
     })
 }

@@ -1,21 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Data fd -> account -> stream.
+//! Data fd -> account -> stream: what surrounds the bytes on their way.
+
+mod reading;
+mod sending;
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use self::sending::{Conveyor, Sender};
 use super::buffer::{BUFFER_SIZE, Buffer};
 use super::connection::Closer;
 use super::error::SaveError;
 use super::progress::Phase;
 use super::shared::Shared;
 use super::sink::Sink;
-use super::watchdog::{Watch, watched};
+use super::stages::Stages;
+use super::watchdog::{Watch, WatchError, watched};
 use super::{Context, chain};
 use crate::state::{AnyVf, MigrationDevice, Saving, Settled, Stopped, Stuck, Vf, settle};
-use crate::stream::{Manifest, StreamError, Totals, Writer};
+use crate::stream::{Encoder, Manifest, Outlet, StreamError, Totals};
 use crate::uapi::UapiError;
-use crate::xe::{Account, Expectation, Parser};
+use crate::xe::Account;
 
 /// What a save moved.
 #[derive(Debug, Clone)]
@@ -30,6 +36,8 @@ pub struct SaveReport {
     pub stream: Duration,
     /// End record to receipt, with STOP_COPY -> STOP in it.
     pub confirm: Duration,
+    /// What the time between the first byte and the end record was spent with.
+    pub stages: Stages,
 }
 
 /// What holds after a save, good or not.
@@ -100,25 +108,39 @@ impl<S: Sink> Job<'_, S> {
             return untouched(vf, SaveError::Cancelled);
         }
         let attempt = self.context.attempt;
-        let writer = match Writer::for_attempt(
-            self.sink.clone(),
-            self.manifest,
-            BUFFER_SIZE as u32,
-            attempt,
-        ) {
-            Ok(writer) => writer,
-            Err(error) => return untouched(vf, self.broken(error)),
+        let (encoder, opening) = match Encoder::new(self.manifest, BUFFER_SIZE as u32, attempt) {
+            Ok(begun) => begun,
+            Err(error) => return untouched(vf, SaveError::Stream(error.into())),
         };
-        let mut buffer = Buffer::new();
+        let mut outlet = Outlet::new(self.sink.clone());
+        if let Err(error) = outlet.flushed(&opening) {
+            return untouched(vf, self.broken(error));
+        }
+        thread::scope(|scope| {
+            let sender = Sender::new(self, outlet);
+            match Conveyor::start(scope, sender, self.context.threads) {
+                Ok(conveyor) => self.moved(vf, encoder, conveyor),
+                Err(error) => untouched(vf, WatchError::Thread(error).into()),
+            }
+        })
+    }
 
+    fn moved<D: MigrationDevice>(
+        &self,
+        vf: Vf<D, Stopped>,
+        encoder: Encoder,
+        mut conveyor: Conveyor<'_, S>,
+    ) -> Saved<D> {
         self.context.progress.enter(Phase::Enter);
         let started = Instant::now();
         let mut saving = match vf.save() {
             Ok(saving) => saving,
             Err(stuck) => {
                 let error = SaveError::Enter(stuck.error);
-                self.abort(writer, &error);
-                return self.settled(stuck.vf, &mut buffer, Err(error));
+                conveyor.last(encoder.abort(&chain(&error)));
+                // What the connection has to say is of no interest any more.
+                _ = conveyor.finish();
+                return self.settled(stuck.vf, Err(error));
             }
         };
         let enter = started.elapsed();
@@ -126,20 +148,21 @@ impl<S: Sink> Job<'_, S> {
 
         self.context.progress.enter(Phase::Stream);
         let started = Instant::now();
-        let (account, totals) = match self.stream(&mut saving, writer, &mut buffer) {
+        let (account, totals, stages) = match self.stream(&mut saving, encoder, conveyor) {
             Ok(sent) => sent,
             Err(error) => {
-                self.drain(&mut saving, &mut buffer);
-                return self.settled(saving.into(), &mut buffer, Err(error));
+                self.drain(&mut saving);
+                return self.settled(saving.into(), Err(error));
             }
         };
         let stream = started.elapsed();
-        let (bytes, wire_bytes) = (totals.payload_bytes, totals.wire_bytes);
         tracing::info!(
             phase = "stream",
-            bytes,
-            wire_bytes,
+            bytes = totals.payload_bytes,
+            wire_bytes = totals.wire_bytes,
+            zero_bytes = totals.zero_bytes,
             ms = stream.as_millis() as u64,
+            ?stages,
             "sent"
         );
 
@@ -158,6 +181,7 @@ impl<S: Sink> Job<'_, S> {
             enter,
             stream,
             confirm,
+            stages,
         });
         let result = result.map_err(|error| self.cancelled_or(error));
         tracing::info!(
@@ -170,7 +194,7 @@ impl<S: Sink> Job<'_, S> {
             Ok(vf) => Ok(Settled::Stopped(vf)),
             // The receiver has the state: no reason to lose it here as well before it is known whether the VM comes back.
             Err(stuck) if result.is_ok() => Ok(Settled::Unsettled(stuck.vf)),
-            Err(stuck) => settle(stuck.vf, buffer.bytes(), &mut |_| {}),
+            Err(stuck) => settle(stuck.vf, Buffer::zeroed().bytes(), &mut |_| {}),
         };
         Saved { vf, result }
     }
@@ -181,68 +205,9 @@ impl<S: Sink> Job<'_, S> {
         sink.closer()
     }
 
-    fn stream<D: MigrationDevice>(
-        &self,
-        saving: &mut Vf<D, Saving<D::Stream>>,
-        mut writer: Writer<Shared<S>>,
-        buffer: &mut Buffer,
-    ) -> Result<(Account, Totals), SaveError> {
-        let mut parser = Parser::new(Expectation::any());
-        match self.frames(saving, &mut writer, &mut parser, buffer) {
-            Ok(()) => {}
-            Err(error) => {
-                self.abort(writer, &error);
-                return Err(error);
-            }
-        }
-        match parser.finish() {
-            Ok(account) => {
-                let totals = writer
-                    .finish(&account)
-                    .map_err(|error| self.broken(error))?;
-                Ok((account, totals))
-            }
-            Err(error) => {
-                let error = SaveError::Malformed(error);
-                self.abort(writer, &error);
-                Err(error)
-            }
-        }
-    }
-
-    fn frames<D: MigrationDevice>(
-        &self,
-        saving: &mut Vf<D, Saving<D::Stream>>,
-        writer: &mut Writer<Shared<S>>,
-        parser: &mut Parser,
-        buffer: &mut Buffer,
-    ) -> Result<(), SaveError> {
-        loop {
-            if self.context.cancel.is_cancelled() {
-                return Err(SaveError::Cancelled);
-            }
-            self.sink
-                .get()
-                .still_wanted()
-                .map_err(|error| self.cancelled_or(error))?;
-            let read = self.watch.during(|| saving.read(buffer.bytes()));
-            let count = read.map_err(|error| self.unreadable(error, parser))?;
-            if count == 0 {
-                return Ok(());
-            }
-            let bytes = &buffer.bytes()[..count];
-            self.context.progress.add(count);
-            parser.observe(bytes).map_err(SaveError::Malformed)?;
-            writer.frame(bytes).map_err(|error| self.broken(error))?;
-        }
-    }
-
     /// Reads and drops what is left, under the watchdog.
-    fn drain<D: MigrationDevice>(
-        &self,
-        saving: &mut Vf<D, Saving<D::Stream>>,
-        buffer: &mut Buffer,
-    ) {
+    fn drain<D: MigrationDevice>(&self, saving: &mut Vf<D, Saving<D::Stream>>) {
+        let mut buffer = Buffer::zeroed();
         self.context.progress.enter(Phase::Drain);
         let started = Instant::now();
         let mut bytes = 0;
@@ -273,20 +238,13 @@ impl<S: Sink> Job<'_, S> {
     fn settled<D: MigrationDevice>(
         &self,
         vf: AnyVf<D>,
-        buffer: &mut Buffer,
         result: Result<SaveReport, SaveError>,
     ) -> Saved<D> {
         Saved {
-            vf: settle(vf, buffer.bytes(), &mut |count| {
+            vf: settle(vf, Buffer::zeroed().bytes(), &mut |count| {
                 self.context.progress.add(count);
             }),
             result,
-        }
-    }
-
-    fn abort(&self, writer: Writer<Shared<S>>, error: &SaveError) {
-        if let Err(error) = writer.abort(&chain(error)) {
-            tracing::debug!(%error, "the receiver cannot be told why the stream ends");
         }
     }
 
@@ -310,8 +268,7 @@ impl<S: Sink> Job<'_, S> {
         }
     }
 
-    fn unreadable(&self, source: UapiError, parser: &Parser) -> SaveError {
-        let read = parser.account().stream_bytes();
+    fn unreadable(&self, source: UapiError, read: u64) -> SaveError {
         if self.watch.has_interrupted() {
             SaveError::Stalled {
                 read,

@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Stream -> parser -> data fd.
+//! Stream -> parser -> data fd: what surrounds the bytes on their way.
+
+mod receiving;
+mod writing;
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use self::receiving::Supply;
 use super::connection::Closer;
 use super::error::LoadError;
 use super::incoming::{Incoming, Source, turn_away};
 use super::progress::Phase;
 use super::shared::Shared;
-use super::watchdog::{Watch, watched};
+use super::stages::Stages;
+use super::watchdog::{Watch, WatchError, watched};
 use super::{Context, chain};
 use crate::state::{
-    AnyVf, Loading, MigrationDevice, ResetReason, Settled, Stopped, Stuck, Vf, reset_to_running,
+    AnyVf, MigrationDevice, ResetReason, Settled, Stopped, Stuck, Vf, reset_to_running,
 };
-use crate::stream::{Reader, Receipt, StreamError, Totals, VfOutcome};
+use crate::stream::{Checker, Reader, Receipt, StreamError, Totals, VfOutcome};
 use crate::uapi::UapiError;
-use crate::xe::{Account, Expectation, Parser, PushError};
+use crate::xe::{Account, Expectation};
 
 /// What a load moved.
 #[derive(Debug, Clone)]
@@ -31,6 +37,8 @@ pub struct LoadReport {
     pub stream: Duration,
     /// RESUMING -> STOP.
     pub confirm: Duration,
+    /// What the time between RESUMING and the end record was spent with.
+    pub stages: Stages,
 }
 
 /// What holds after a load, good or not.
@@ -108,29 +116,53 @@ impl<S: Source> Job<'_, S> {
             Ok(closer) => closer.map(|closer| self.context.cancel.register(closer)),
             Err(error) => return self.reset(vf.into(), unprepared(error)),
         };
+        let (inlet, checker) = reader.into_parts();
+        let (vf, result) = thread::scope(|scope| match Supply::start(scope, self, inlet) {
+            Ok(supply) => self.moved(vf, checker, supply, expectation),
+            Err(error) => (vf.into(), Err(WatchError::Thread(error).into())),
+        });
+        // The receiving stage has ended: the connection is this thread's again.
+        let network = self.context.deadlines.network;
+        let waits = self.source.get().wait_at_most(network);
+        let result = result.and_then(|report| waits.map(|()| report).map_err(unprepared));
+        match (vf, result) {
+            (AnyVf::Stopped(vf), Ok(report)) => self.answered(vf, report),
+            (vf, Ok(_)) => self.reset(vf, LoadError::Stage("connection")),
+            (vf, Err(error)) => self.reset(vf, error),
+        }
+    }
 
+    fn moved<D: MigrationDevice>(
+        &self,
+        vf: Vf<D, Stopped>,
+        checker: Checker,
+        supply: Supply<'_, S>,
+        expectation: Expectation,
+    ) -> (AnyVf<D>, Result<LoadReport, LoadError>) {
         self.context.progress.enter(Phase::Enter);
         let started = Instant::now();
         let mut loading = match vf.load() {
             Ok(loading) => loading,
-            Err(stuck) => return self.reset(stuck.vf, LoadError::Enter(stuck.error)),
+            Err(stuck) => return (stuck.vf, Err(LoadError::Enter(stuck.error))),
         };
         let enter = started.elapsed();
         tracing::info!(phase = "enter", ms = enter.as_millis() as u64, "RESUMING");
 
         self.context.progress.enter(Phase::Stream);
         let started = Instant::now();
-        let (account, totals) = match self.stream(&mut loading, reader, expectation) {
+        let received = self.stream(&mut loading, checker, supply, expectation);
+        let (account, totals, stages) = match received {
             Ok(received) => received,
-            Err(error) => return self.reset(loading.into(), error),
+            Err(error) => return (loading.into(), Err(error)),
         };
         let stream = started.elapsed();
-        let (bytes, wire_bytes) = (totals.payload_bytes, totals.wire_bytes);
         tracing::info!(
             phase = "stream",
-            bytes,
-            wire_bytes,
+            bytes = totals.payload_bytes,
+            wire_bytes = totals.wire_bytes,
+            zero_bytes = totals.zero_bytes,
             ms = stream.as_millis() as u64,
+            ?stages,
             "received"
         );
 
@@ -138,7 +170,7 @@ impl<S: Source> Job<'_, S> {
         let started = Instant::now();
         let vf = match loading.finish() {
             Ok(vf) => vf,
-            Err(stuck) => return self.reset(stuck.vf, LoadError::Finish(stuck.error)),
+            Err(stuck) => return (stuck.vf, Err(LoadError::Finish(stuck.error))),
         };
         let confirm = started.elapsed();
         tracing::info!(phase = "confirm", ms = confirm.as_millis() as u64, "STOP");
@@ -148,7 +180,13 @@ impl<S: Source> Job<'_, S> {
             enter,
             stream,
             confirm,
+            stages,
         };
+        (vf.into(), Ok(report))
+    }
+
+    /// Tells the source that the VF has its state.
+    fn answered<D: MigrationDevice>(&self, vf: Vf<D, Stopped>, report: LoadReport) -> Loaded<D> {
         // A source that does not hear of it keeps its VF, so this one must not run.
         let answered = self.source.get().answer(&Receipt::Loaded);
         match answered {
@@ -164,43 +202,6 @@ impl<S: Source> Job<'_, S> {
         let mut source = self.source.get();
         source.begin(&self.context.deadlines)?;
         source.closer()
-    }
-
-    fn stream<D: MigrationDevice>(
-        &self,
-        loading: &mut Vf<D, Loading<D::Stream>>,
-        mut reader: Reader<Shared<S>>,
-        expectation: Expectation,
-    ) -> Result<(Account, Totals), LoadError> {
-        let mut parser = Parser::new(expectation);
-        let mut buffer = Vec::new();
-        let mut written = 0;
-        loop {
-            if self.context.cancel.is_cancelled() {
-                return Err(LoadError::Cancelled);
-            }
-            let Some(payload) = reader.next(&mut buffer).map_err(LoadError::Stream)? else {
-                break;
-            };
-            self.context.progress.add(payload.len());
-            let pushed = parser.push(payload, |bytes| {
-                self.watch.during(|| loading.write_all(bytes))?;
-                written += bytes.len() as u64;
-                Ok(())
-            });
-            pushed.map_err(|error| match error {
-                PushError::Refused(refused) => LoadError::Malformed(refused),
-                PushError::Sink(source) => self.unwritable(source, written),
-            })?;
-        }
-        let account = parser.finish().map_err(LoadError::Malformed)?;
-        let finish = if S::ENDS_WITH_STREAM {
-            Reader::finish_file
-        } else {
-            Reader::finish
-        };
-        let totals = finish(reader, &account).map_err(LoadError::Stream)?;
-        Ok((account, totals))
     }
 
     /// Resets the VF, then tells the sender.

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A frame on its way out, and the end of a stream's sending side that writes.
+
+use std::io::{self, ErrorKind, IoSlice, Write};
+
+use super::error::StreamError;
+use super::frame::{FRAME_HEADER_SIZE, FrameType};
+use super::sparse::Table;
+
+/// What to send around a payload, and which parts of the payload. Keeps its memory from one payload to the next.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    pub(super) kind: FrameType,
+    pub(super) header: [u8; FRAME_HEADER_SIZE],
+    pub(super) table: Table,
+    encoded: Vec<u8>,
+}
+
+impl Frame {
+    /// Room for a frame.
+    pub fn new() -> Self {
+        Self {
+            kind: FrameType::Data,
+            header: [0; FRAME_HEADER_SIZE],
+            table: Table::new(),
+            encoded: Vec::new(),
+        }
+    }
+
+    pub(super) fn encode_table(&mut self, state: usize) {
+        self.encoded.clear();
+        if self.kind == FrameType::Sparse {
+            self.table.encode(state, &mut self.encoded);
+        }
+    }
+
+    /// Bytes of zeros that do not travel.
+    pub fn zeros(&self) -> usize {
+        match self.kind {
+            FrameType::Sparse => self.table.zeros(),
+            FrameType::Data | FrameType::Abort | FrameType::End => 0,
+        }
+    }
+
+    /// Payload bytes of the frame of `payload`.
+    pub(super) fn length(&self, payload: &[u8]) -> usize {
+        payload.len() - self.zeros() + self.encoded.len()
+    }
+
+    /// The frame's payload: the parts of `payload` that travel, then the table.
+    pub(super) fn payload<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let (runs, whole) = match self.kind {
+            FrameType::Sparse => (self.table.runs(), None),
+            FrameType::Data | FrameType::Abort | FrameType::End => (&[][..], Some(payload)),
+        };
+        let mut at = 0;
+        let stay = runs.iter().map(move |run| {
+            let from = at + run.zeros as usize;
+            at = from + run.bytes as usize;
+            &payload[from..at]
+        });
+        whole
+            .into_iter()
+            .chain(stay)
+            .chain([&self.encoded[..]])
+            .filter(|piece| !piece.is_empty())
+    }
+
+    /// Bytes that the frame of `payload` takes in the stream.
+    pub fn wire_bytes(&self, payload: &[u8]) -> usize {
+        FRAME_HEADER_SIZE + self.length(payload)
+    }
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Writes what an [`Encoder`](super::Encoder) has encoded, in its order. After a failed write nothing more: the receiver could
+/// not tell a new frame from the rest of a broken one.
+#[derive(Debug)]
+pub struct Outlet<W: Write> {
+    inner: W,
+    offset: u64,
+    broken: bool,
+}
+
+impl<W: Write> Outlet<W> {
+    /// The outlet of a stream of which nothing was written.
+    pub fn new(inner: W) -> Self {
+        Self {
+            inner,
+            offset: 0,
+            broken: false,
+        }
+    }
+
+    /// Writes the frame of `payload`.
+    ///
+    /// # Errors
+    /// [`StreamError::Io`], and [`StreamError::Over`] after that.
+    pub fn frame(&mut self, frame: &Frame, payload: &[u8]) -> Result<(), StreamError> {
+        let mut slices: Vec<_> = [&frame.header[..]]
+            .into_iter()
+            .chain(frame.payload(payload))
+            .map(IoSlice::new)
+            .collect();
+        self.write(frame.wire_bytes(payload) as u64, |inner| {
+            write_all(inner, &mut slices)
+        })
+    }
+
+    /// Writes bytes that the other side waits for, opening or end, and flushes.
+    ///
+    /// # Errors
+    /// As [`Outlet::frame`].
+    pub fn flushed(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
+        self.write(bytes.len() as u64, |inner| {
+            inner.write_all(bytes)?;
+            inner.flush()
+        })
+    }
+
+    fn write(
+        &mut self,
+        bytes: u64,
+        write: impl FnOnce(&mut W) -> io::Result<()>,
+    ) -> Result<(), StreamError> {
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(StreamError::Over);
+        }
+        write(&mut self.inner).map_err(|source| StreamError::Io {
+            doing: "Sending",
+            offset: self.offset,
+            source,
+        })?;
+        self.offset += bytes;
+        self.broken = false;
+        Ok(())
+    }
+}
+
+/// Most slices that one call takes (IOV_MAX).
+const SLICES_MAX: usize = 1024;
+
+fn write_all(inner: &mut impl Write, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    let mut left = slices;
+    while !left.is_empty() {
+        let most = left.len().min(SLICES_MAX);
+        match inner.write_vectored(&left[..most]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The stage at the connection or file, on a thread of its own or not.
+
+use std::io::{self, ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use super::{Job, LoadError};
+use crate::stream::{Inlet, Raw};
+use crate::transfer::belt::{Emptying, Filling, belt};
+use crate::transfer::buffer::Buffer;
+use crate::transfer::incoming::Source;
+use crate::transfer::shared::Shared;
+use crate::transfer::stages::{BUFFERS, Stages, timed};
+
+/// How soon a thread that waits for a silent sender notices that nobody wants its bytes any more.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// A frame as it was received.
+pub(super) struct Parcel {
+    pub(super) buffer: Buffer,
+    pub(super) raw: Raw,
+}
+
+impl Parcel {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            buffer: Buffer::touched(),
+            raw: Raw::new(),
+        })
+    }
+}
+
+/// A source that is read until its deadline or until nobody wants it any more, whichever comes first.
+pub(super) struct Patient<S> {
+    source: Shared<S>,
+    network: Duration,
+    unwanted: Arc<AtomicBool>,
+}
+
+impl<S: Source> Read for Patient<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let started = Instant::now();
+        loop {
+            match self.source.read(buffer) {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+                        && started.elapsed() < self.network
+                        && !self.unwanted.load(Ordering::Relaxed) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+/// What the receiving thread leaves.
+type Left<S> = (Inlet<Patient<S>>, Stages);
+
+/// Brings frames from the receiving stage.
+pub(super) enum Supply<'scope, S: Source> {
+    /// Receives when asked, into the same buffer again and again.
+    Direct {
+        inlet: Inlet<Patient<S>>,
+        parcel: Option<Box<Parcel>>,
+        stages: Stages,
+    },
+    /// Gets them from a thread.
+    Staged {
+        parcels: Emptying<Box<Parcel>>,
+        thread: ScopedJoinHandle<'scope, Left<S>>,
+        unwanted: Arc<AtomicBool>,
+    },
+}
+
+impl<'scope, S: Source + 'scope> Supply<'scope, S> {
+    /// Starts the receiving stage, its buffers touched.
+    ///
+    /// # Errors
+    /// When no thread can be had, or the connection's deadline cannot be set.
+    pub(super) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        job: &Job<'_, S>,
+        inlet: Inlet<Shared<S>>,
+    ) -> io::Result<Self> {
+        let unwanted = Arc::new(AtomicBool::new(false));
+        let staged = job.context.threads.staged();
+        // On one thread nothing can become unwanted meanwhile, and the connection has its own deadline.
+        let network = if staged {
+            job.context.deadlines.network
+        } else {
+            Duration::ZERO
+        };
+        let patience = Arc::clone(&unwanted);
+        let inlet = inlet.map(|source| Patient {
+            source,
+            network,
+            unwanted: patience,
+        });
+        if !staged {
+            return Ok(Self::Direct {
+                inlet,
+                parcel: Some(Parcel::new()),
+                stages: Stages::default(),
+            });
+        }
+        job.source.get().wait_at_most(network.min(SLICE))?;
+        let (filled, parcels) = belt((0..BUFFERS).map(|_| Parcel::new()).collect());
+        let thread = thread::Builder::new()
+            .name("vf-receive".to_owned())
+            .stack_size(256 << 10)
+            .spawn_scoped(scope, move || run(inlet, &filled))?;
+        Ok(Self::Staged {
+            parcels,
+            thread,
+            unwanted,
+        })
+    }
+}
+
+impl<S: Source> Supply<'_, S> {
+    /// The next frame; `None` when the stage has died.
+    pub(super) fn take(&mut self) -> Option<Box<Parcel>> {
+        match self {
+            Self::Direct {
+                inlet,
+                parcel,
+                stages,
+            } => {
+                let mut parcel = parcel.take()?;
+                timed(&mut stages.stream, || receive(inlet, &mut parcel));
+                Some(parcel)
+            }
+            Self::Staged { parcels, .. } => parcels.take(),
+        }
+    }
+
+    /// Gives a frame's buffer back.
+    pub(super) fn give_back(&mut self, emptied: Box<Parcel>) {
+        match self {
+            Self::Direct { parcel, .. } => *parcel = Some(emptied),
+            Self::Staged { parcels, .. } => parcels.give_back(emptied),
+        }
+    }
+
+    /// Ends the stage, soon even when the sender is silent, and answers the inlet for what may come behind the stream.
+    ///
+    /// # Errors
+    /// [`LoadError::Stage`] when it has died.
+    pub(super) fn finish(self) -> Result<Left<S>, LoadError> {
+        match self {
+            Self::Direct { inlet, stages, .. } => Ok((inlet, stages)),
+            Self::Staged {
+                parcels,
+                thread,
+                unwanted,
+            } => {
+                unwanted.store(true, Ordering::Relaxed);
+                drop(parcels);
+                thread.join().map_err(|_| LoadError::Stage("connection"))
+            }
+        }
+    }
+}
+
+fn receive<S: Source>(inlet: &mut Inlet<Patient<S>>, parcel: &mut Parcel) {
+    let Parcel { buffer, raw } = parcel;
+    inlet.frame(raw, |length| &mut buffer.bytes()[..length]);
+}
+
+/// Receives until the stream's end or until nobody wants more.
+fn run<S: Source>(mut inlet: Inlet<Patient<S>>, parcels: &Filling<Box<Parcel>>) -> Left<S> {
+    let mut stages = Stages::default();
+    while let Some(mut parcel) = timed(&mut stages.stream_idle, || parcels.take()) {
+        timed(&mut stages.stream, || receive(&mut inlet, &mut parcel));
+        let is_last = parcel.raw.is_last();
+        if !parcels.put(parcel) || is_last {
+            break;
+        }
+    }
+    (inlet, stages)
+}

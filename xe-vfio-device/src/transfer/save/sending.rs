@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The stage at the connection or file, on a thread of its own or not.
+
+use std::io;
+use std::thread::{self, Scope, ScopedJoinHandle};
+
+use super::{Job, SaveError};
+use crate::stream::{Frame, Outlet, StreamError};
+use crate::transfer::belt::{Emptying, Filling, belt};
+use crate::transfer::buffer::Buffer;
+use crate::transfer::shared::Shared;
+use crate::transfer::sink::Sink;
+use crate::transfer::stages::{BUFFERS, Stages, Threads, timed};
+
+/// A buffer on its way from the data fd's stage to this one.
+pub(super) struct Parcel {
+    pub(super) buffer: Buffer,
+    /// Bytes of state in it.
+    pub(super) length: usize,
+    /// Their frame.
+    pub(super) frame: Frame,
+    /// The stream's last bytes instead of state.
+    last: Option<Vec<u8>>,
+}
+
+impl Parcel {
+    fn new() -> Self {
+        Self {
+            buffer: Buffer::touched(),
+            length: 0,
+            frame: Frame::new(),
+            last: None,
+        }
+    }
+}
+
+/// The sending stage has ended; [`Conveyor::finish`] says why.
+pub(super) struct Ended;
+
+/// Sends parcels.
+pub(super) struct Sender<'a, S: Sink> {
+    job: &'a Job<'a, S>,
+    outlet: Outlet<Shared<S>>,
+    stages: Stages,
+}
+
+impl<'a, S: Sink> Sender<'a, S> {
+    /// Goes on with a stream whose opening was sent.
+    pub(super) fn new(job: &'a Job<'a, S>, outlet: Outlet<Shared<S>>) -> Self {
+        Self {
+            job,
+            outlet,
+            stages: Stages::default(),
+        }
+    }
+
+    fn send(&mut self, parcel: &Parcel) -> Result<(), SaveError> {
+        if let Some(bytes) = &parcel.last {
+            return self.last(bytes);
+        }
+        let wanted = self.job.sink.get().still_wanted();
+        wanted.map_err(|error| self.job.cancelled_or(error))?;
+        let payload = &parcel.buffer.as_slice()[..parcel.length];
+        self.written(|outlet| outlet.frame(&parcel.frame, payload))
+    }
+
+    fn last(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
+        self.written(|outlet| outlet.flushed(bytes))
+    }
+
+    fn written(
+        &mut self,
+        write: impl FnOnce(&mut Outlet<Shared<S>>) -> Result<(), StreamError>,
+    ) -> Result<(), SaveError> {
+        let written = timed(&mut self.stages.stream, || write(&mut self.outlet));
+        written.map_err(|error| self.job.broken(error))
+    }
+
+    /// Sends until there is nothing more to send.
+    fn run(mut self, parcels: &Emptying<Box<Parcel>>) -> Result<Stages, SaveError> {
+        while let Some(parcel) = timed(&mut self.stages.stream_idle, || parcels.take()) {
+            self.send(&parcel)?;
+            parcels.give_back(parcel);
+        }
+        Ok(self.stages)
+    }
+}
+
+/// Takes parcels to the sending stage.
+pub(super) enum Conveyor<'scope, S: Sink> {
+    /// Sends at once, with the same parcel again and again.
+    Direct {
+        sender: Sender<'scope, S>,
+        parcel: Option<Box<Parcel>>,
+        failed: Option<SaveError>,
+    },
+    /// Hands them to a thread.
+    Staged {
+        parcels: Filling<Box<Parcel>>,
+        thread: ScopedJoinHandle<'scope, Result<Stages, SaveError>>,
+    },
+}
+
+impl<'scope, S: Sink> Conveyor<'scope, S> {
+    /// Starts the sending stage, its buffers touched.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub(super) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        sender: Sender<'scope, S>,
+        threads: Threads,
+    ) -> io::Result<Self>
+    where
+        S: 'scope,
+    {
+        if !threads.staged() {
+            return Ok(Self::Direct {
+                sender,
+                parcel: Some(Box::new(Parcel::new())),
+                failed: None,
+            });
+        }
+        let (parcels, taken) = belt((0..BUFFERS).map(|_| Box::new(Parcel::new())).collect());
+        let thread = thread::Builder::new()
+            .name("vf-send".to_owned())
+            .stack_size(256 << 10)
+            .spawn_scoped(scope, move || sender.run(&taken))?;
+        Ok(Self::Staged { parcels, thread })
+    }
+
+    /// An empty parcel, as soon as there is one.
+    pub(super) fn take(&mut self) -> Result<Box<Parcel>, Ended> {
+        match self {
+            Self::Direct { parcel, .. } => parcel.take().ok_or(Ended),
+            Self::Staged { parcels, .. } => parcels.take().ok_or(Ended),
+        }
+    }
+
+    /// Sends a parcel, or hands it over to be sent.
+    pub(super) fn put(&mut self, full: Box<Parcel>) -> Result<(), Ended> {
+        match self {
+            Self::Direct {
+                sender,
+                parcel,
+                failed,
+            } => match sender.send(&full) {
+                Ok(()) => {
+                    *parcel = Some(full);
+                    Ok(())
+                }
+                Err(error) => {
+                    *failed = Some(error);
+                    Err(Ended)
+                }
+            },
+            Self::Staged { parcels, .. } => parcels.put(full).then_some(()).ok_or(Ended),
+        }
+    }
+
+    /// Sends the stream's last bytes after all else, unless the stage has ended already. Whether they were sent is what
+    /// [`Conveyor::finish`] answers.
+    pub(super) fn last(&mut self, bytes: Vec<u8>) {
+        match self {
+            Self::Direct { sender, failed, .. } => {
+                if failed.is_none() {
+                    *failed = sender.last(&bytes).err();
+                }
+            }
+            Self::Staged { parcels, .. } => {
+                if let Some(mut parcel) = parcels.take() {
+                    parcel.last = Some(bytes);
+                    _ = parcels.put(parcel);
+                }
+            }
+        }
+    }
+
+    /// Waits until all was sent; answers what time was spent with.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub(super) fn finish(self) -> Result<Stages, SaveError> {
+        match self {
+            Self::Direct { sender, failed, .. } => failed.map_or(Ok(sender.stages), Err),
+            Self::Staged { parcels, thread } => {
+                drop(parcels);
+                let ended = thread.join();
+                ended.unwrap_or(Err(SaveError::Stage("connection")))
+            }
+        }
+    }
+}
