@@ -430,11 +430,11 @@ fn a_copy_that_clears_bits_after_it_has_looked_is_caught() {
     let (target, iommufd, hwpt) = tracked();
     // Slow enough that a look does not find every page dirty.
     let storm = StormSpec {
-        rate: 20_000,
+        rate: 2000,
         ..spec()
     };
     target.vf.storm_start(&storm).expect("a storm");
-    target.wait_for(100);
+    target.wait_for(10);
     track(&iommufd, hwpt, 1);
     // The bug: what is written between the look and the clearing is forgotten.
     let copy = precopy(&target, || {

@@ -31,18 +31,20 @@ pub fn alloc(object: &Object, r: &Request) -> Answer {
     if (data_type == 0) != (data_len == 0) {
         return Err(Errno::EINVAL);
     }
-    let id = object.update(|record| {
-        let vf = device(record, device_id)?;
-        match find(record, pt) {
-            Some(Item::Ioas { .. }) => {}
-            // No nesting: this IOMMU has none.
-            Some(Item::Hwpt { .. }) => return Err(Errno::EOPNOTSUPP),
-            _ => return Err(Errno::EINVAL),
-        }
-        let dirty = flags & ALLOC_DIRTY != 0;
-        unsupported(flags & !ALLOC_DIRTY != 0 || data_type != 0 || (dirty && !tracks(vf)))?;
-        vf.check(Op::HwptAlloc)?;
-        add(record, Item::Hwpt { ioas: pt, dirty })
+    let record = object.fresh_record();
+    let vf = device(&record, device_id)?;
+    match find(&record, pt) {
+        Some(Item::Ioas { .. }) => {}
+        // No nesting: this IOMMU has none.
+        Some(Item::Hwpt { .. }) => return Err(Errno::EOPNOTSUPP),
+        _ => return Err(Errno::EINVAL),
+    }
+    let dirty = flags & ALLOC_DIRTY != 0;
+    unsupported(flags & !ALLOC_DIRTY != 0 || data_type != 0 || (dirty && !tracks(vf)))?;
+    vf.check(Op::HwptAlloc)?;
+    let id = object.update(|record| match find(record, pt) {
+        Some(Item::Ioas { .. }) => add(record, Item::Hwpt { ioas: pt, dirty }),
+        _ => Err(Errno::EINVAL),
     })?;
     r.put(16, id)?;
     Ok(0)
