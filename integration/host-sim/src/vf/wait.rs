@@ -81,7 +81,7 @@ impl Signals {
         let time = libc::c_int::try_from(time.as_millis()).unwrap_or(libc::c_int::MAX);
         let mut held_back = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: valid masks, the one written by the first call and read by the last; no descriptors.
-        let result = unsafe {
+        unsafe {
             libc::pthread_sigmask(
                 libc::SIG_SETMASK,
                 &raw const self.mask,
@@ -93,8 +93,7 @@ impl Signals {
             };
             libc::pthread_sigmask(libc::SIG_SETMASK, held_back.as_ptr(), std::ptr::null_mut());
             result
-        };
-        result
+        }
     }
 }
 
