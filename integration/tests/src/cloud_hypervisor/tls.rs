@@ -13,7 +13,7 @@ pub fn is_available() -> bool {
     openssl(Path::new("/"), &["version"]).is_ok()
 }
 
-/// Fills `directory`, which serves both ends of a connection to `localhost`.
+/// Fills `directory`, which serves both ends of a connection to 127.0.0.1.
 ///
 /// # Errors
 /// When openssl fails, with what it said.

@@ -42,9 +42,11 @@ fn a_vf_that_was_plugged_in_later_moves_too() {
 #[test]
 fn a_source_that_is_preserved_keeps_its_vf_stopped() {
     let mut rig = Rig::new(patched!(), &Setup::default());
-    let url = rig.tcp_url();
-    let mut destination = rig.destination(&format!("receiver_url={url}"));
-    rig.send(&url, ",preserve_source=on")
+    let url = rig.unix_url();
+    let path = rig.source_host.vf_path(2);
+    let receive = format!("receiver_url={url},vfio_paths=[vf0@{path}]");
+    let mut destination = rig.destination_on(&rig.source_host, &receive);
+    rig.send(&url, ",local=on,preserve_source=on")
         .expect("the migration");
     destination.answer().expect("it is received");
     rig.guest_works_on_in(&destination);

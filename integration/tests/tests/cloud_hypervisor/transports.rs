@@ -28,7 +28,7 @@ fn a_working_guest_moves_over_tls() {
     let mut rig = Rig::new(binaries, &Setup::default());
     let keys = rig.directory("tls");
     tls::create(&keys).expect("certificates");
-    let url = format!("tcp:localhost:{}", rig.port());
+    let url = rig.tcp_url();
     let tls = format!(",tls_dir={}", keys.display());
     let destination = rig.destination(&format!("receiver_url={url}{tls}"));
     rig.migrates_to(destination, &url, &format!("{tls},connections=2"));
