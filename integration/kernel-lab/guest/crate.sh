@@ -113,10 +113,28 @@ number() { od -A n -t "u$3" -j "$2" -N "$3" "$1" | tr -d ' '; }
 # The device state in a stream's file, as docs/stream-format.md has it.
 payload() {
   local at=$((56 + $(number "$1" 20 4))) length
-  while [ "$(number "$1" $at 2)" = 1 ]; do
+  while :; do
     length=$(number "$1" $((at + 4)) 4)
-    tail -c +$((at + 25)) "$1" | head -c "$length"
+    case $(number "$1" $at 2) in
+      1) piece "$1" $((at + 24)) "$length" ;;
+      4) sparse "$1" $((at + 24)) "$length" ;;
+      *) break ;;
+    esac
     at=$((at + 24 + length))
+  done
+}
+piece() { tail -c +$(($2 + 1)) "$1" | head -c "$3"; }
+# sparse FILE OFFSET LENGTH: the payload of a sparse frame with its zeros put in.
+sparse() {
+  local at=$2 end=$(($2 + $3)) runs run bytes
+  runs=$(number "$1" $((end - 8)) 4)
+  run=$((end - 8 - 8 * runs))
+  while [ $run -lt $((end - 8)) ]; do
+    bytes=$(number "$1" $((run + 4)) 4)
+    head -c "$(number "$1" $run 4)" /dev/zero
+    piece "$1" $at "$bytes"
+    at=$((at + bytes))
+    run=$((run + 8))
   done
 }
 
