@@ -9,6 +9,7 @@ pub mod disk;
 pub mod floor;
 pub mod host;
 pub mod ours;
+pub mod plain;
 pub mod plan;
 pub mod side;
 pub mod table;

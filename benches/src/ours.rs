@@ -69,7 +69,7 @@ impl Drop for Side {
     }
 }
 
-fn task(bench: &Bench, role: Role, url: &str) -> Task {
+fn task(bench: &Bench, role: Role, plain: bool, url: &str) -> Task {
     let first = match role {
         Role::Source => 1,
         Role::Destination => 1 + bench.pairs(),
@@ -79,13 +79,14 @@ fn task(bench: &Bench, role: Role, url: &str) -> Task {
         first,
         count: bench.pairs(),
         role,
+        plain,
         url: url.to_owned(),
     }
 }
 
 /// A source whose VFs are open and hold `content`.
-fn filled_source(bench: &Bench, content: Content, url: &str) -> anyhow::Result<Side> {
-    let mut source = Side::start(&task(bench, Role::Source, url))?;
+fn filled_source(bench: &Bench, content: Content, plain: bool, url: &str) -> anyhow::Result<Side> {
+    let mut source = Side::start(&task(bench, Role::Source, plain, url))?;
     source.hear::<Ready>()?;
     bench.fill(content)?;
     source.begin()?;
@@ -93,14 +94,19 @@ fn filled_source(bench: &Bench, content: Content, url: &str) -> anyhow::Result<S
     Ok(source)
 }
 
-/// Moves all pairs over connections; `url` is where the destination listens.
+/// Moves all pairs over connections; `url` is where the destination listens; `plain` leaves the crate's pipeline out.
 ///
 /// # Errors
 /// What a side failed with stands on stderr. When what arrived is not what was sent.
-pub fn over_connections(bench: &Bench, content: Content, url: &str) -> anyhow::Result<Moved> {
-    let mut destination = Side::start(&task(bench, Role::Destination, url))?;
+pub fn over_connections(
+    bench: &Bench,
+    content: Content,
+    plain: bool,
+    url: &str,
+) -> anyhow::Result<Moved> {
+    let mut destination = Side::start(&task(bench, Role::Destination, plain, url))?;
     let listens: Ready = destination.hear()?;
-    let mut source = filled_source(bench, content, &listens.url)?;
+    let mut source = filled_source(bench, content, plain, &listens.url)?;
     let started = Instant::now();
     source.begin()?;
     let done = source.hear()?;
@@ -119,9 +125,9 @@ pub fn over_connections(bench: &Bench, content: Content, url: &str) -> anyhow::R
 /// # Errors
 /// As [`over_connections`].
 pub fn through_files(bench: &Bench, content: Content, url: &str) -> anyhow::Result<[Moved; 2]> {
-    let mut source = filled_source(bench, content, url)?;
+    let mut source = filled_source(bench, content, false, url)?;
     let (saved, from) = alone(&mut source)?;
-    let mut destination = Side::start(&task(bench, Role::Destination, url))?;
+    let mut destination = Side::start(&task(bench, Role::Destination, false, url))?;
     destination.hear::<Ready>()?;
     let (loaded, to) = alone(&mut destination)?;
     bench.check()?;

@@ -18,6 +18,8 @@ use crate::table::{Figures, Table};
 pub enum Way {
     /// TCP over loopback.
     Tcp,
+    /// TCP without the crate's pipeline: data fds and socket alone.
+    Plain,
     /// A unix socket.
     Unix,
     /// To a file on the disk.
@@ -107,7 +109,9 @@ impl Plan {
         let mut floor_cpu = Figures::default();
         for _ in 0..self.runs {
             let (floor, cpu, moved) = match way {
-                Way::Tcp | Way::Unix => over_sockets(bench, floor, way, content, dir.path())?,
+                Way::Tcp | Way::Plain | Way::Unix => {
+                    over_sockets(bench, floor, way, content, dir.path())?
+                }
                 Way::Save | Way::Restore => through_files(bench, way, content, dir.path())?,
             };
             row.add(floor, &moved);
@@ -160,7 +164,7 @@ fn over_sockets(
     dir: &Path,
 ) -> anyhow::Result<Run> {
     let (socket, url) = match way {
-        Way::Tcp => (Socket::Tcp, "tcp:127.0.0.1:0".to_owned()),
+        Way::Tcp | Way::Plain => (Socket::Tcp, "tcp:127.0.0.1:0".to_owned()),
         Way::Unix => (
             Socket::Unix,
             format!("unix:{}", dir.join("socket").display()),
@@ -168,7 +172,7 @@ fn over_sockets(
         Way::Save | Way::Restore => bail!("no socket"),
     };
     let taken = floor.run(socket, bench.vram(), bench.pairs().into())?;
-    let moved = ours::over_connections(bench, content, &url)?;
+    let moved = ours::over_connections(bench, content, way == Way::Plain, &url)?;
     Ok((taken.wall.as_secs_f64(), taken.cpu.as_secs_f64(), moved))
 }
 

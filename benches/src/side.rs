@@ -15,8 +15,8 @@ use host_sim::host::Host;
 use serde::{Deserialize, Serialize};
 use xe_vfio_device::transfer::{Cancel, Deadlines, Endpoint, Incoming};
 
-use crate::usage;
 use crate::vf::{Device, open};
+use crate::{plain, usage};
 
 /// What a side is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Task {
     pub count: u16,
     /// Which side.
     pub role: Role,
+    /// Without anything of the crate's pipeline.
+    pub plain: bool,
     /// Where to: for a listening destination where it listens.
     pub url: String,
 }
@@ -79,8 +81,8 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     let endpoint: Endpoint = task.url.parse()?;
     let (used, memory, moved) = match task.role {
-        Role::Source => source(&devices, &endpoint)?,
-        Role::Destination => destination(&devices, &endpoint)?,
+        Role::Source => source(&devices, &endpoint, task.plain)?,
+        Role::Destination => destination(&devices, &endpoint, task.plain)?,
     };
     say(&Done {
         cpu: used,
@@ -95,7 +97,7 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
 
 type Outcome = (f64, u64, Vec<Moved>);
 
-fn source(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
+fn source(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::Result<Outcome> {
     begin(&task_url(endpoint))?;
     for device in devices {
         device.start()?;
@@ -117,6 +119,13 @@ fn source(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
             let connection = connections.next();
             move || {
                 let report = match connection {
+                    Some(connection) if plain => {
+                        let bytes = plain::send(device, connection)?;
+                        return Ok(Moved {
+                            state: bytes,
+                            stream: bytes,
+                        });
+                    }
                     Some(connection) => device.send_over(connection),
                     None => device.send_to(endpoint),
                 }?;
@@ -130,7 +139,7 @@ fn source(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
     measured(jobs)
 }
 
-fn destination(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcome> {
+fn destination(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::Result<Outcome> {
     for device in devices {
         device.prepare_load()?;
     }
@@ -155,8 +164,16 @@ fn destination(devices: &[Device], endpoint: &Endpoint) -> anyhow::Result<Outcom
     }
     let jobs: Vec<_> = connections
         .into_iter()
-        .map(|connection| {
+        .zip(devices)
+        .map(|(connection, device)| {
             move || {
+                if plain {
+                    let bytes = plain::receive(device, connection)?;
+                    return Ok(Moved {
+                        state: bytes,
+                        stream: bytes,
+                    });
+                }
                 let incoming = Incoming::accept(connection, &Deadlines::default())?;
                 let named = devices
                     .iter()

@@ -17,8 +17,8 @@ use xe_vfio_device::state::Outcome;
 use xe_vfio_device::transfer::{Incoming, SaveError};
 
 const LARGE: u64 = 1 << 30;
-/// Two buffers and a watchdog on each side, and what the test itself takes.
-const BOUND: u64 = 8 << 20;
+/// Five buffers, a thread and a watchdog on each side, and what the test itself takes.
+const BOUND: u64 = 16 << 20;
 
 /// Bytes of anonymous memory: VRAM is in files here and not counted.
 fn anonymous() -> u64 {

@@ -15,7 +15,11 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 struct Args {
     /// Ways that the state goes
-    #[arg(long, value_delimiter = ',', default_value = "tcp,unix,save,restore")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "tcp,plain,unix,save,restore"
+    )]
     ways: Vec<Way>,
     /// VRAM in all, in MiB
     #[arg(long, value_delimiter = ',', default_value = "256,1024,4096")]

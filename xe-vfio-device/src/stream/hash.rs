@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_another_implementation_at_every_length_and_cut() {
-        let bytes: Vec<u8> = (0..5000u32).map(|at| (at * at >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..5000u32).map(|at| ((at * at) >> 3) as u8).collect();
         for length in (0..300).chain([1023, 1024, 1025, 4096, 5000]) {
             let bytes = &bytes[..length];
             let expected = (

@@ -64,7 +64,8 @@ pub struct HostConfig {
     pub vram_chunk: u64,
     /// Bytes per second that a VF's data fd moves; `None` for as fast as memory.
     pub device_rate: Option<u64>,
-    /// Whether VRAM has memory from the start and keeps it over resets, as real VRAM does: a load then pays for no pages.
+    /// Whether VRAM has memory from the start and keeps it over resets, as real VRAM does: a save and a load then pay for no pages and go at
+    /// the speed of a memcpy.
     pub populate: bool,
     /// Whether FEATURE_MIGRATION is offered.
     pub migration: bool,

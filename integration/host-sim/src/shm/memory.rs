@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A mapped file whose bytes others change at any time: a VF's BARs.
 //!
-//! Words are read and written by atomics through the mapping; bulk data goes through the file (`super::bulk`).
+//! Words are read and written by atomics through the mapping. Bulk data goes through the file (`super::bulk`), or through the mapping where
+//! its pages are there from the start.
 
 use std::fs::File;
 use std::io;
@@ -74,6 +75,51 @@ impl Memory {
         let address = self.at(offset, 8).cast::<AtomicU64>();
         // SAFETY: `at` has checked range and alignment; the mapping lives as long as `self`.
         u64::from_le(unsafe { address.as_ref() }.load(Ordering::Acquire))
+    }
+
+    /// Takes the page faults of all of the mapping now. Where that fails they come when they come.
+    pub fn touch(&self) {
+        // SAFETY: the range is the mapping made by `map`, and its content stays.
+        unsafe {
+            libc::madvise(
+                self.address.as_ptr().cast(),
+                self.len,
+                libc::MADV_POPULATE_READ,
+            )
+        };
+    }
+
+    /// Fills `buf` from `offset` on. Bytes that another process writes meanwhile may come out old or new.
+    ///
+    /// # Panics
+    /// Outside the mapping.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) {
+        let from = self.range(offset, buf.len());
+        // SAFETY: `range` has checked the range, which lives as long as `self`; `buf` is ours, so it does not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), buf.as_mut_ptr(), buf.len()) };
+    }
+
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Panics
+    /// Outside the mapping.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        let to = self.range(offset, bytes.len());
+        // SAFETY: as in `read`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) };
+    }
+
+    #[track_caller]
+    fn range(&self, offset: u64, size: usize) -> NonNull<u8> {
+        let end = usize::try_from(offset)
+            .ok()
+            .and_then(|at| at.checked_add(size));
+        assert!(
+            end.is_some_and(|end| end <= self.len),
+            "{size} bytes at {offset:#x} are outside the mapping"
+        );
+        // SAFETY: `offset` lies within the mapping.
+        unsafe { self.address.add(offset as usize) }
     }
 
     fn word(&self, offset: u64) -> &AtomicU32 {

@@ -49,6 +49,10 @@ struct Registers<'a> {
 
 impl Registers<'_> {
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if self.vf.config.populate {
+            self.vf.memory.write(offset, bytes);
+            return Ok(());
+        }
         // What fails here is memory for the sparse file.
         bulk::write_at(&self.vf.memory_file, bytes, offset).map_err(|_| Errno::ENOMEM)
     }

@@ -21,7 +21,12 @@ impl Vf {
     pub fn device_opened(&self, opener: u32) -> Result<(), Errno> {
         self.control.live.opener.store(opener, Ordering::Relaxed);
         self.dma_log_ends();
-        self.function_level_reset()
+        self.function_level_reset()?;
+        if self.config.populate {
+            // Of a card's VRAM nobody waits for a page either.
+            self.memory.touch();
+        }
+        Ok(())
     }
 
     /// The last close of the device: its data fd answers `ENODEV` from now on, the engine rests, the DMA log ends. Blocks behind a blocked reader.

@@ -158,6 +158,10 @@ impl Vf {
             buf.copy_from_slice(&payload[from..from + buf.len()]);
         };
         let from_memory = |offset: u64, buf: &mut [u8]| {
+            if self.config.populate {
+                self.memory.read(offset, buf);
+                return Ok(());
+            }
             bulk::read_at(&self.memory_file, buf, offset).map_err(|_| Errno::EIO)
         };
         match packet.kind {
