@@ -124,6 +124,7 @@ fn step_all() -> (bool, bool) {
         if !storm && !vf.vf.ring_may_have_work() {
             continue;
         }
+        let _stepping = vf.stepping.lock();
         let Some(domain) = vf.domain.lock().clone() else {
             continue;
         };

@@ -48,6 +48,8 @@ pub struct VfLocal {
     pub irqs: Lock<Irqs>,
     /// Where DMA goes when this process's mappings are the VF's.
     pub domain: Lock<Option<Arc<Domain>>>,
+    /// Held by the engine while it works the VF through what `domain` was then.
+    pub stepping: Lock<()>,
     /// Config space, shared by all processes.
     pub config: ConfigSpace,
     /// `domain` is set: for the engine's polling.
@@ -55,13 +57,15 @@ pub struct VfLocal {
 }
 
 impl VfLocal {
-    /// Makes `domain` what the VF's DMA goes through; `None` detaches it.
+    /// Makes `domain` what the VF's DMA goes through; `None` detaches it. When this returns, no DMA is under way through what
+    /// was before.
     pub fn attach_domain(&self, domain: Option<Domain>) {
         if let Some(new) = &domain {
             new.space.attach();
         }
         self.active.store(domain.is_some(), Ordering::Release);
         let old = std::mem::replace(&mut *self.domain.lock(), domain.map(Arc::new));
+        drop(self.stepping.lock());
         if let Some(old) = old {
             old.space.detach();
         }
@@ -161,6 +165,7 @@ pub fn attach(dir: &Path) -> Result<(), AttachError> {
             lock: FileLock::new(&own.join(format!("lock-{}", vf.index()))),
             irqs: Lock::new(Irqs::new()),
             domain: Lock::new(None),
+            stepping: Lock::new(()),
             config,
             active: AtomicBool::new(false),
         });
