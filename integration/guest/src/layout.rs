@@ -93,4 +93,6 @@ pub mod control {
     pub const CONFIG: u32 = 0x40;
     /// What its configuration space must hold.
     pub const WITNESS: u32 = 0x44;
+    /// 1 once it has been given up to wait for interrupts.
+    pub const NO_INTERRUPTS: u32 = 0x80;
 }

@@ -49,13 +49,11 @@ pub enum Kind {
     Page,
     /// Configuration space has changed.
     Configuration,
-    /// An interrupt that was asked for did not come.
-    Interrupt,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::Id,
         Self::Msix,
         Self::MsixBar,
@@ -74,7 +72,6 @@ impl Kind {
         Self::Counter,
         Self::Page,
         Self::Configuration,
-        Self::Interrupt,
     ];
 
     /// The name in the guest's report.
@@ -99,7 +96,6 @@ impl Kind {
             Self::Counter => "COUNTER",
             Self::Page => "PAGE",
             Self::Configuration => "CONFIG",
-            Self::Interrupt => "INTERRUPT",
         }
     }
 
