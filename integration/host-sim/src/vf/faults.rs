@@ -208,7 +208,7 @@ impl Faults {
     /// As [`Self::check`], for an operation that the kernel waits for whatever signals come.
     pub(super) fn check_uninterruptible(&self, op: Op) -> Result<u64, Errno> {
         self.check_with(op, |time| {
-            std::thread::sleep(time);
+            wait::sleep(time);
             Ok(())
         })
     }

@@ -10,7 +10,7 @@ use guest::abi::{self, reg};
 use super::control::TORN;
 use super::op::Op;
 use super::state::State;
-use super::{Errno, Vf};
+use super::{Errno, Vf, wait};
 use crate::shm::bulk;
 
 impl Vf {
@@ -59,7 +59,7 @@ impl Vf {
             self.set_gate(false);
             self.storm_ends();
         }
-        std::thread::sleep(Duration::from_millis(self.config.flr_ms.into()));
+        wait::sleep(Duration::from_millis(self.config.flr_ms.into()));
         // A failing step of the PF is logged there and no more.
         let _ = self.faults.check_uninterruptible(Op::Flr);
 

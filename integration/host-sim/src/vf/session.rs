@@ -81,7 +81,7 @@ impl Vf {
         busy_until.store(until, Ordering::Relaxed);
         let ahead = until.saturating_sub(wait::now_ns());
         if ahead > 50_000 {
-            std::thread::sleep(Duration::from_nanos(ahead));
+            wait::sleep(Duration::from_nanos(ahead));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::control::{STOPPED, TORN, TransitionState};
 use super::op::Op;
 use super::save::SaveState;
 use super::state::{ARCS, Arc, State, next_arc};
-use super::{Errno, Transition, Vf, session};
+use super::{Errno, Transition, Vf, session, wait};
 use crate::shm::Guard;
 
 /// STOP_COPY and P2P of `VFIO_DEVICE_FEATURE_MIGRATION`.
@@ -128,13 +128,13 @@ impl Vf {
             }
             _ if stopped => return Err(Errno::EPERM),
             (Running, RunningP2p) => {
-                std::thread::sleep(Duration::from_millis(self.config.suspend_ms.into()));
+                wait::sleep(Duration::from_millis(self.config.suspend_ms.into()));
                 // Waits for the job in progress.
                 let _engine = self.quiesce_engine();
                 self.set_gate(false);
             }
             (RunningP2p, Running) => {
-                std::thread::sleep(Duration::from_millis(self.config.resume_ms.into()));
+                wait::sleep(Duration::from_millis(self.config.resume_ms.into()));
                 let _engine = self.quiesce_engine();
                 if self.lost_interrupt() {
                     self.control.live.irq_pending.store(1, Ordering::Release);
@@ -184,7 +184,7 @@ impl Vf {
             (true, _) => Err(Errno::EIO),
             (false, true) => Ok(()),
             (false, false) => {
-                std::thread::sleep(Duration::from_millis(self.config.restore_timeout_ms.into()));
+                wait::sleep(Duration::from_millis(self.config.restore_timeout_ms.into()));
                 Err(Errno::ETIMEDOUT)
             }
         }
