@@ -413,6 +413,14 @@ impl Rig {
         host.command("fault", &arguments).expect("host-sim fault");
     }
 
+    /// Gives the VRAM of the VM's first VF that the guest does not use random content: zeros do not travel.
+    #[track_caller]
+    pub fn fill_vram(&self) {
+        self.source_host
+            .command("fill", &["--vf", "1", "random", "--from", "4M"])
+            .expect("host-sim fill");
+    }
+
     /// An empty directory called `name` for a snapshot.
     #[track_caller]
     #[must_use]

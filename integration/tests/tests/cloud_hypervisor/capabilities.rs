@@ -26,9 +26,7 @@ fn device_state_streams_through_a_small_constant_of_memory() {
         ..Setup::default()
     };
     let mut rig = Rig::new(patched!(), &setup);
-    rig.source_host
-        .command("fill", &["--vf", "1", "random", "--from", "4M"])
-        .expect("fill");
+    rig.fill_vram();
     let url = rig.tcp_url();
     let moved = rig.migrates(&url, "");
     for (side, peak) in [

@@ -15,6 +15,7 @@ fn much_vram() -> Setup {
 #[test]
 fn a_goal_that_device_state_cannot_meet_cancels_the_migration_before_the_pause() {
     let mut rig = Rig::new(patched!(), &much_vram());
+    rig.fill_vram();
     let url = rig.tcp_url();
     let send = ",downtime_ms=5,timeout_s=5,timeout_strategy=cancel";
     let failed = rig.fails_to_migrate(&url, send);
@@ -31,6 +32,7 @@ fn a_goal_that_device_state_cannot_meet_cancels_the_migration_before_the_pause()
 #[test]
 fn a_goal_that_device_state_cannot_meet_is_given_up_when_the_user_says_so() {
     let mut rig = Rig::new(patched!(), &much_vram());
+    rig.fill_vram();
     let url = rig.tcp_url();
     rig.migrates(&url, ",downtime_ms=5,timeout_s=5,timeout_strategy=ignore");
 }
@@ -38,6 +40,7 @@ fn a_goal_that_device_state_cannot_meet_is_given_up_when_the_user_says_so() {
 #[test]
 fn a_goal_that_device_state_can_meet_is_met() {
     let mut rig = Rig::new(patched!(), &much_vram());
+    rig.fill_vram();
     let url = rig.tcp_url();
     let goal = std::time::Duration::from_secs(10);
     let send = format!(

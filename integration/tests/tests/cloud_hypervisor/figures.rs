@@ -15,12 +15,6 @@ use super::unpatched::destination_with_files;
 
 const MIB: u64 = 1 << 20;
 
-fn fill(rig: &Rig) {
-    rig.source_host
-        .command("fill", &["--vf", "1", "random", "--from", "4M"])
-        .expect("host-sim fill");
-}
-
 fn print_move(who: &str, vram: &str, moved: &Moved) {
     let said = moved
         .source_log
@@ -81,7 +75,7 @@ fn a_gigabyte_moves_without_our_patches() {
         ..Setup::iommufd()
     };
     let mut rig = Rig::new(unpatched!(), &setup);
-    fill(&rig);
+    rig.fill_vram();
     let url = rig.tcp_url();
     let destination = destination_with_files(&rig, &url);
     let moved = rig.migrates_to(destination, &url, "");
@@ -96,7 +90,7 @@ fn a_gigabyte_is_saved_without_our_patches() {
         ..Setup::default()
     };
     let mut rig = Rig::new(unpatched!(), &setup);
-    fill(&rig);
+    rig.fill_vram();
     snapshot("unpatched", "1 GiB", &mut rig);
 }
 
@@ -108,7 +102,7 @@ fn a_gigabyte_moves() {
         ..Setup::default()
     };
     let mut rig = Rig::new(patched!(), &setup);
-    fill(&rig);
+    rig.fill_vram();
     let url = rig.tcp_url();
     let moved = rig.migrates(&url, "");
     print_move("patched", "1 GiB", &moved);
@@ -122,7 +116,7 @@ fn a_gigabyte_is_saved() {
         ..Setup::default()
     };
     let mut rig = Rig::new(patched!(), &setup);
-    fill(&rig);
+    rig.fill_vram();
     snapshot("patched", "1 GiB", &mut rig);
 }
 
@@ -134,7 +128,7 @@ fn eight_gigabytes_move() {
         ..Setup::default()
     };
     let mut rig = Rig::new(patched!(), &setup);
-    fill(&rig);
+    rig.fill_vram();
     let url = rig.tcp_url();
     let moved = rig.migrates(&url, "");
     print_move("patched", "8 GiB", &moved);
