@@ -68,8 +68,11 @@ impl Floor {
         thread::scope(|scope| {
             let mut sides = Vec::new();
             for ((mut pair, from), to) in pairs.into_iter().zip(from).zip(to) {
-                sides.push(scope.spawn(move || send(&mut *pair.0, from, bytes)));
-                sides.push(scope.spawn(move || receive(&mut *pair.1, to, bytes)));
+                let named = || thread::Builder::new().name("floor".to_owned());
+                let sending = move || send(&mut *pair.0, from, bytes);
+                sides.push(named().spawn_scoped(scope, sending)?);
+                let receiving = move || receive(&mut *pair.1, to, bytes);
+                sides.push(named().spawn_scoped(scope, receiving)?);
             }
             for side in sides {
                 side.join().expect("a side of the floor panicked")?;
