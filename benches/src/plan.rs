@@ -52,6 +52,7 @@ struct Row {
     floor: Figures,
     ratio: Figures,
     cpu: Figures,
+    cpu_ratio: Figures,
     memory: u64,
     stream: u64,
     state: u64,
@@ -73,6 +74,7 @@ impl Plan {
             "ratio",
             "quartiles",
             "CPU ours / floor, s",
+            "CPU ratio",
             "stream / state",
             "memory, MiB",
         ];
@@ -114,7 +116,7 @@ impl Plan {
                 }
                 Way::Save | Way::Restore => through_files(bench, way, content, dir.path())?,
             };
-            row.add(floor, &moved);
+            row.add(floor, cpu, &moved);
             floor_cpu.add(cpu);
         }
         let (low, high) = row.ratio.spread();
@@ -132,6 +134,7 @@ impl Plan {
             format!("{:.2}", row.ratio.median()),
             format!("{low:.2} to {high:.2}"),
             format!("{:.2} / {:.2}", row.cpu.median(), floor_cpu.median()),
+            format!("{:.2}", row.cpu_ratio.median()),
             format!("{:.3}", row.stream as f64 / row.state as f64),
             format!("{:.1}", row.memory as f64 / (1 << 20) as f64),
         ])
@@ -139,12 +142,14 @@ impl Plan {
 }
 
 impl Row {
-    fn add(&mut self, floor: f64, moved: &Moved) {
+    fn add(&mut self, floor: f64, floor_cpu: f64, moved: &Moved) {
         let wall = moved.wall.as_secs_f64();
         self.wall.add(wall);
         self.floor.add(floor);
         self.ratio.add(wall / floor);
-        self.cpu.add(moved.source.cpu + moved.destination.cpu);
+        let cpu = moved.source.cpu + moved.destination.cpu;
+        self.cpu.add(cpu);
+        self.cpu_ratio.add(cpu / floor_cpu);
         for side in [&moved.source, &moved.destination] {
             self.memory = self.memory.max(side.memory);
             if side.state_bytes > 0 {
