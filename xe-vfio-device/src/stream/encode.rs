@@ -67,7 +67,7 @@ impl Encoder {
         ))
     }
 
-    /// Most bytes for [`Encoder::data`].
+    /// Most bytes for [`Encoder::frame`].
     pub fn frame_max(&self) -> u32 {
         self.frame_max
     }
