@@ -13,7 +13,10 @@ use e2e::{patched, unpatched};
 
 use super::unpatched::destination_with_files;
 
-const MIB: u64 = 1 << 20;
+/// In MiB.
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
 
 fn print_move(who: &str, vram: &str, moved: &Moved) {
     let said = moved
@@ -22,12 +25,12 @@ fn print_move(who: &str, vram: &str, moved: &Moved) {
         .find_map(|line| line.split_once("Migration completed"))
         .map_or("", |(_, rest)| rest);
     println!(
-        "figures: {who}, {vram} of VRAM, TCP: downtime {:.3} s, whole {:.1} s, peak memory {} MiB at the source, {} MiB at the \
+        "figures: {who}, {vram} of VRAM, TCP: downtime {:.3} s, whole {:.1} s, peak memory {} at the source, {} at the \
          destination; it says: completed{said}",
         moved.downtime.as_secs_f64(),
         moved.whole.as_secs_f64(),
-        moved.source_peak / MIB,
-        moved.destination_peak / MIB,
+        mib(moved.source_peak),
+        mib(moved.destination_peak),
     );
 }
 
@@ -58,9 +61,9 @@ fn snapshot(who: &str, vram: &str, rig: &mut Rig) {
     let loaded = begun.elapsed();
     rig.guest_works_on_in(&restored);
     println!(
-        "figures: {who}, {vram} of VRAM: snapshot {:.1} s, peak memory {} MiB; restore {:.1} s; {}",
+        "figures: {who}, {vram} of VRAM: snapshot {:.1} s, peak memory {}; restore {:.1} s; {}",
         saved.as_secs_f64(),
-        saving / MIB,
+        mib(saving),
         loaded.as_secs_f64(),
         files.join(", ")
     );
