@@ -6,8 +6,9 @@
 //! Checksums are on the data fd's stage because the connection's is the slower of the two, and because the bytes
 //! are in that core's cache. With one thread the stages take turns, with one buffer.
 
-use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::uapi::usable_cores;
 
 /// Buffers on the belt between two threads: enough to ride out a scheduler's time slice at 1 GiB/s, and few enough
 /// to stay in the last cache.
@@ -34,7 +35,7 @@ impl Threads {
         match self {
             Self::One => false,
             Self::Two => true,
-            Self::Auto => thread::available_parallelism().is_ok_and(|cores| cores.get() >= CORES),
+            Self::Auto => usable_cores() >= CORES,
         }
     }
 }

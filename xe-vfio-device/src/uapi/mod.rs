@@ -10,6 +10,7 @@
 //! Every function here is safe to call; errors are [`UapiError`], which names the call, the errno and the states around it.
 //! Facts: include/uapi/linux/vfio.h, drivers/vfio/vfio_main.c, drivers/vfio/pci/xe/main.c.
 
+mod cores;
 mod data_fd;
 mod errno;
 mod error;
@@ -19,6 +20,7 @@ mod poll;
 mod reserve;
 mod signal;
 
+pub use cores::usable_cores;
 pub use data_fd::DataFd;
 pub use errno::Errno;
 pub use error::UapiError;
