@@ -9,29 +9,32 @@ use crate::dirty::{DirtyError, GuestRange, Moment};
 use crate::state::DeviceState;
 
 impl<P: Passthrough> XeVfioDevice<P> {
-    /// Begins the log. The VF's state does not change.
+    /// Begins the log, before the first pass over memory. The VF's state does not change.
     ///
     /// # Errors
     /// [`DeviceError::Dirty`].
     pub fn start_dma_log(&self) -> Result<(), DeviceError> {
+        let mapped = self.mapped()?;
         let mut log = self.dirty();
-        tracing::info!(id = self.id, strategy = log.name(), "dirty log");
-        log.start().map_err(|source| self.not_known(source))
+        tracing::info!(id = self.id, strategy = log.kind().name(), "dirty log");
+        log.start(&mapped).map_err(|source| self.not_known(source))
     }
 
-    /// What the VF may have written since the last call. With no log on the host that is nothing as long as the VF runs, and all
-    /// memory that it can reach once it stands still.
+    /// What the VF may have written since the last call. With no log on the host that is nothing as long as the VF runs; once
+    /// it stands still, which it has to be asked for once more, it is what differs from what was sent (`content`), or all memory that it
+    /// can reach (`all`).
     ///
     /// # Errors
     /// [`DeviceError::Dirty`].
     pub fn dma_written(&self) -> Result<Vec<GuestRange>, DeviceError> {
+        let mapped = self.mapped()?;
         let moment = match self.slot.look() {
             (None, Some(SAVING | LOADING)) => Moment::Still,
             (None | Some(DeviceState::Running), _) => Moment::Running,
             (Some(_), _) => Moment::Still,
         };
         self.dirty()
-            .dirty(moment, &mut || self.passthrough.dma_ranges())
+            .dirty(moment, &mapped)
             .map_err(|source| self.not_known(source))
     }
 
@@ -43,9 +46,12 @@ impl<P: Passthrough> XeVfioDevice<P> {
         if !self.dirty().leaves_all_to_the_end() {
             return Ok(0);
         }
+        Ok(self.mapped()?.iter().map(|range| range.length).sum())
+    }
+
+    fn mapped(&self) -> Result<Vec<GuestRange>, DeviceError> {
         let ranges = self.passthrough.dma_ranges();
-        let ranges = ranges.map_err(|error| self.not_known(DirtyError::Mapped(error)))?;
-        Ok(ranges.iter().map(|range| range.length).sum())
+        ranges.map_err(|error| self.not_known(DirtyError::Mapped(error)))
     }
 
     /// Ends the log.

@@ -183,7 +183,13 @@ impl<P: Passthrough> XeVfioDevice<P> {
 
     /// How guest memory that the VF writes is found.
     pub fn dirty_strategy(&self) -> &'static str {
-        self.dirty().name()
+        self.dirty().kind().name()
+    }
+
+    /// Finds it so from now on; [`All`] until then. A log that is on ends.
+    pub fn set_dirty_strategy(&self, strategy: Box<dyn Strategy>) {
+        let mut before = std::mem::replace(&mut *self.dirty(), strategy);
+        before.stop();
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

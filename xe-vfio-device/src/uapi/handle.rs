@@ -40,7 +40,7 @@ impl AsFd for VfioHandle {
 /// Performs the migration ioctls on the device fd of `O`: a [`VfioHandle`], a `File`, an `OwnedFd` or an `Arc` of one.
 #[derive(Debug, Clone)]
 pub struct KernelVf<O> {
-    owner: O,
+    pub(super) owner: O,
 }
 
 impl<O: AsFd> KernelVf<O> {

@@ -3,6 +3,7 @@
 //!
 //! - [`KernelVf`] performs the migration ioctls on a VFIO device fd that its owner keeps open.
 //! - [`DataFd`] is the migration data fd.
+//! - [`DirtyPageTable`] is an iommufd page table with dirty bits; [`KernelVf`] has the ioctls of a device that logs its DMA too.
 //! - [`SignalMask`], [`ThreadInterrupt`] and [`InterruptSignal`] keep signals off a thread that reads or writes a data fd, and
 //!   let exactly one through when it has to be interrupted.
 //! - [`ReservedFd`] holds an fd number free.
@@ -12,10 +13,12 @@
 
 mod cores;
 mod data_fd;
+mod dma_logging;
 mod errno;
 mod error;
 mod feature;
 mod handle;
+mod iommufd;
 mod poll;
 mod reserve;
 mod signal;
@@ -26,6 +29,7 @@ pub use errno::Errno;
 pub use error::UapiError;
 pub use feature::MigrationFlags;
 pub use handle::{KernelVf, VfioHandle};
+pub use iommufd::{DirtyPageTable, attach, bind, can_track, fd_of};
 pub use poll::{is_readable, wait_readable};
 pub use reserve::ReservedFd;
 pub use signal::{InterruptSignal, SignalMask, ThreadInterrupt};
