@@ -2,6 +2,8 @@
 //! A device's state to and from the outside.
 
 use std::fs::File;
+use std::io;
+use std::path::Path;
 
 use super::lifecycle::Step;
 use super::slot::{LOADING, SAVING};
@@ -35,14 +37,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             let connection = endpoint.connect(self.options.deadlines.connect);
             return self.send_over(connection.map_err(|source| self.no_way(source))?);
         };
-        let file_error = |source| DeviceError::File {
-            id: self.id.clone(),
-            path: path.display().to_string(),
-            source,
-        };
-        let file = stream_path(path, &self.id)
-            .and_then(|path| PendingFile::create(&path))
-            .map_err(file_error)?;
+        let file = self.with_file(path, PendingFile::create)?;
         self.save_to(FileSink::new(file))
     }
 
@@ -132,14 +127,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             source: Box::new(source),
         };
         if let Endpoint::File(path) = endpoint {
-            let file_error = |source| DeviceError::File {
-                id: self.id.clone(),
-                path: path.display().to_string(),
-                source,
-            };
-            let file = stream_path(path, &self.id)
-                .and_then(File::open)
-                .map_err(file_error)?;
+            let file = self.with_file(path, |path| File::open(path))?;
             return self.load_with_manifest(Incoming::open(file).map_err(opening)?);
         }
         let connection = endpoint
@@ -147,6 +135,21 @@ impl<P: Passthrough> XeVfioDevice<P> {
             .and_then(|listener| listener.accept(deadlines.connect, &self.cancel_handle()))
             .map_err(|source| self.no_way(source))?;
         self.load_with_manifest(Incoming::accept(connection, deadlines).map_err(opening)?)
+    }
+
+    /// Opens the device's file, which an error names.
+    fn with_file<T>(
+        &self,
+        path: &Path,
+        open: impl FnOnce(&Path) -> io::Result<T>,
+    ) -> Result<T, DeviceError> {
+        let error = |path: &Path, source| DeviceError::File {
+            id: self.id.clone(),
+            path: path.display().to_string(),
+            source,
+        };
+        let file = stream_path(path, &self.id).map_err(|source| error(path, source))?;
+        open(&file).map_err(|source| error(&file, source))
     }
 
     fn load_with_manifest<S: Source>(
