@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use xe_vfio_device::dirty::{Pause, Wish};
 
 use crate::accel::Choice;
 use crate::api::Request;
@@ -145,6 +146,12 @@ pub struct Run {
     /// Memory that is dirty at most when the guest is stopped, unless it has been gone over often enough.
     #[arg(long, default_value = "4M", value_parser = parse_memory)]
     pub dirty_limit: u64,
+    /// device, iommu, content, all, or auto for the first of them that there is: how memory that VFs write is found.
+    #[arg(long, default_value = "auto")]
+    pub dirty: Wish,
+    /// Seconds that the GPUs may stand still while the guest runs, before its driver would call them hung; 0 for not at all.
+    #[arg(long, default_value = "1", value_parser = parse_pause)]
+    pub gpu_pause: Pause,
     /// Seconds that a peer may be silent.
     #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub silence_timeout: Duration,
@@ -187,9 +194,19 @@ impl Run {
             lease: self.lease,
             answer: self.answer_timeout,
             few_bytes: self.dirty_limit,
+            dirty: self.dirty,
+            gpu_pause: self.gpu_pause,
             ..Limits::default()
         }
     }
+}
+
+fn parse_pause(text: &str) -> Result<Pause, String> {
+    let limit = match text {
+        "0" => Duration::ZERO,
+        _ => parse_seconds(text)?,
+    };
+    Ok(Pause { limit })
 }
 
 /// Where a VM is brought back from.

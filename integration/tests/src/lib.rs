@@ -47,8 +47,10 @@ pub struct Setup {
     pub both_hosts: Vec<&'static str>,
     /// Options of `host-sim up` for the destination only.
     pub destination_host: Vec<&'static str>,
-    /// Options of both VMMs, beside `--memory size=64M` and the devices.
+    /// Options of both VMMs, beside the memory and the devices.
     pub vmm: Vec<&'static str>,
+    /// RAM of the VM; empty means 64M.
+    pub memory: &'static str,
     /// VFs of the VM; 0 means one.
     pub vfs: u16,
     /// VRAM of each VF; empty means 64M.
@@ -75,7 +77,8 @@ impl Rig {
         let source_host = up(vram, &[]);
         let destination_host = up(or(setup.destination_vram, vram), &setup.destination_host);
         let files = scratch_directory("xe-e2e-").expect("a directory for files");
-        let mut vmm_options = vec!["--memory".to_owned(), "size=64M".to_owned()];
+        let memory = format!("size={}", or(setup.memory, "64M"));
+        let mut vmm_options = vec!["--memory".to_owned(), memory];
         vmm_options.extend(setup.vmm.iter().map(|option| (*option).to_owned()));
         let source = vmm(&programs, "source", &files, &source_host, vfs, &vmm_options)
             .expect("the source VMM starts");

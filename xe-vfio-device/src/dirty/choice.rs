@@ -89,7 +89,10 @@ impl Offer {
             Kind::Content => &self.content,
             Kind::All => &Ok(()),
         };
-        offered.as_ref().map(|()| ()).map_err(String::as_str)
+        match offered {
+            Ok(()) => Ok(()),
+            Err(why) => Err(why),
+        }
     }
 }
 

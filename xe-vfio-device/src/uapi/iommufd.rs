@@ -2,12 +2,12 @@
 #![allow(unsafe_code)] // ioctl(2) with addresses in its argument
 //! Page tables with dirty bits in an iommufd (include/uapi/linux/iommufd.h, drivers/iommu/iommufd/hw_pagetable.c).
 //!
-//! A VMM binds its device by [`bind`], asks [`can_track`], makes a [`DirtyPageTable`] of the IOAS that it maps memory in and attaches
-//! the device to it. The IOAS goes on to be what memory is mapped in; the page table follows it.
+//! A VMM makes an IOAS ([`alloc_ioas`]), binds its device ([`bind`]), asks [`can_track`], makes a [`DirtyPageTable`] of the IOAS and
+//! attaches the device to it ([`attach`]). The IOAS goes on to be what memory is mapped in; the page table follows it.
 //!
 //! The structs are written down here: no release of iommufd-bindings that vfio-ioctls takes has all of them.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use vfio_bindings::bindings::vfio::{VFIO_BASE, VFIO_TYPE};
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
@@ -23,6 +23,7 @@ ioctl_io_nr!(
     VFIO_BASE + 19
 );
 ioctl_io_nr!(IOMMU_DESTROY, VFIO_TYPE as u32, 0x80);
+ioctl_io_nr!(IOMMU_IOAS_ALLOC, VFIO_TYPE as u32, 0x81);
 ioctl_io_nr!(IOMMU_HWPT_ALLOC, VFIO_TYPE as u32, 0x89);
 ioctl_io_nr!(IOMMU_GET_HW_INFO, VFIO_TYPE as u32, 0x8a);
 ioctl_io_nr!(IOMMU_HWPT_SET_DIRTY_TRACKING, VFIO_TYPE as u32, 0x8b);
@@ -57,6 +58,14 @@ struct AttachPt {
 struct Destroy {
     size: u32,
     id: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IoasAlloc {
+    size: u32,
+    flags: u32,
+    out_ioas_id: u32,
 }
 
 #[repr(C)]
@@ -114,6 +123,7 @@ struct GetDirtyBitmap {
 const _: () = assert!(size_of::<BindIommufd>() == 16);
 const _: () = assert!(size_of::<AttachPt>() == 12);
 const _: () = assert!(size_of::<Destroy>() == 8);
+const _: () = assert!(size_of::<IoasAlloc>() == 12);
 const _: () = assert!(size_of::<HwptAlloc>() == 48);
 const _: () = assert!(size_of::<HwInfo>() == 40);
 const _: () = assert!(size_of::<SetDirtyTracking>() == 16);
@@ -143,11 +153,26 @@ unsafe fn call<T>(
     }
 }
 
+/// IOMMU_IOAS_ALLOC: an empty address space; its id. It goes with the iommufd.
+///
+/// # Errors
+/// [`UapiError`].
+pub fn alloc_ioas(iommufd: &impl AsRawFd) -> Result<u32, UapiError> {
+    let mut alloc = IoasAlloc {
+        size: size::<IoasAlloc>(),
+        ..IoasAlloc::default()
+    };
+    let (fd, name) = (borrowed(iommufd), "IOMMU_IOAS_ALLOC");
+    // SAFETY: integers only.
+    unsafe { call(fd, name, IOMMU_IOAS_ALLOC(), &mut alloc) }?;
+    Ok(alloc.out_ioas_id)
+}
+
 /// VFIO_DEVICE_BIND_IOMMUFD of an open cdev; the device's id in the iommufd. It is bound until it is closed.
 ///
 /// # Errors
 /// [`UapiError`].
-pub fn bind(device: BorrowedFd<'_>, iommufd: BorrowedFd<'_>) -> Result<u32, UapiError> {
+pub fn bind(device: &impl AsRawFd, iommufd: &impl AsRawFd) -> Result<u32, UapiError> {
     let mut bind = BindIommufd {
         argsz: size::<BindIommufd>(),
         iommufd: iommufd.as_raw_fd(),
@@ -155,7 +180,14 @@ pub fn bind(device: BorrowedFd<'_>, iommufd: BorrowedFd<'_>) -> Result<u32, Uapi
     };
     let name = "VFIO_DEVICE_BIND_IOMMUFD";
     // SAFETY: integers only.
-    unsafe { call(device, name, VFIO_DEVICE_BIND_IOMMUFD(), &mut bind) }?;
+    unsafe {
+        call(
+            borrowed(device),
+            name,
+            VFIO_DEVICE_BIND_IOMMUFD(),
+            &mut bind,
+        )
+    }?;
     Ok(bind.out_devid)
 }
 
@@ -163,14 +195,15 @@ pub fn bind(device: BorrowedFd<'_>, iommufd: BorrowedFd<'_>) -> Result<u32, Uapi
 ///
 /// # Errors
 /// [`UapiError`]; EOPNOTSUPP where the IOMMU tells nothing of itself.
-pub fn can_track(iommufd: BorrowedFd<'_>, device_id: u32) -> Result<bool, UapiError> {
+pub fn can_track(iommufd: &impl AsRawFd, device_id: u32) -> Result<bool, UapiError> {
     let mut info = HwInfo {
         size: size::<HwInfo>(),
         dev_id: device_id,
         ..HwInfo::default()
     };
+    let (fd, name) = (borrowed(iommufd), "IOMMU_GET_HW_INFO");
     // SAFETY: integers only; no room for data is offered.
-    unsafe { call(iommufd, "IOMMU_GET_HW_INFO", IOMMU_GET_HW_INFO(), &mut info) }?;
+    unsafe { call(fd, name, IOMMU_GET_HW_INFO(), &mut info) }?;
     Ok(info.out_capabilities & CAP_DIRTY_TRACKING != 0)
 }
 
@@ -178,7 +211,7 @@ pub fn can_track(iommufd: BorrowedFd<'_>, device_id: u32) -> Result<bool, UapiEr
 ///
 /// # Errors
 /// [`UapiError`]; the device is where it was.
-pub fn attach(device: BorrowedFd<'_>, page_table: u32) -> Result<(), UapiError> {
+pub fn attach(device: &impl AsRawFd, page_table: u32) -> Result<(), UapiError> {
     let mut attach = AttachPt {
         argsz: size::<AttachPt>(),
         pt_id: page_table,
@@ -186,7 +219,14 @@ pub fn attach(device: BorrowedFd<'_>, page_table: u32) -> Result<(), UapiError> 
     };
     let name = "VFIO_DEVICE_ATTACH_IOMMUFD_PT";
     // SAFETY: integers only.
-    unsafe { call(device, name, VFIO_DEVICE_ATTACH_IOMMUFD_PT(), &mut attach) }
+    unsafe {
+        call(
+            borrowed(device),
+            name,
+            VFIO_DEVICE_ATTACH_IOMMUFD_PT(),
+            &mut attach,
+        )
+    }
 }
 
 /// A page table with dirty bits, destroyed with the value; devices have to be detached before.
@@ -276,11 +316,6 @@ impl<F: AsRawFd> Drop for DirtyPageTable<F> {
     }
 }
 
-/// A cdev's fd as [`bind`] and [`attach`] take it, from an owner that only has its number.
-pub fn fd_of(owner: &impl AsRawFd) -> impl AsFd + '_ {
-    borrowed(owner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +325,7 @@ mod tests {
         assert_eq!(VFIO_DEVICE_BIND_IOMMUFD(), 0x3b76);
         assert_eq!(VFIO_DEVICE_ATTACH_IOMMUFD_PT(), 0x3b77);
         assert_eq!(IOMMU_DESTROY(), 0x3b80);
+        assert_eq!(IOMMU_IOAS_ALLOC(), 0x3b81);
         assert_eq!(IOMMU_HWPT_ALLOC(), 0x3b89);
         assert_eq!(IOMMU_GET_HW_INFO(), 0x3b8a);
         assert_eq!(IOMMU_HWPT_SET_DIRTY_TRACKING(), 0x3b8b);

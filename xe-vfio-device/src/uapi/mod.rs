@@ -29,7 +29,7 @@ pub use errno::Errno;
 pub use error::UapiError;
 pub use feature::MigrationFlags;
 pub use handle::{KernelVf, VfioHandle};
-pub use iommufd::{DirtyPageTable, attach, bind, can_track, fd_of};
+pub use iommufd::{DirtyPageTable, alloc_ioas, attach, bind, can_track};
 pub use poll::{is_readable, wait_readable};
 pub use reserve::ReservedFd;
 pub use signal::{InterruptSignal, SignalMask, ThreadInterrupt};

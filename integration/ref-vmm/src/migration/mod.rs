@@ -18,6 +18,8 @@ pub mod watch;
 
 use std::time::Duration;
 
+use xe_vfio_device::dirty::{Pause, Wish};
+
 /// How long things may take. All of them can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -33,6 +35,10 @@ pub struct Limits {
     pub passes: u32,
     /// Dirty bytes at which the guest is stopped.
     pub few_bytes: u64,
+    /// How guest memory that VFs write is found.
+    pub dirty: Wish,
+    /// How long the GPUs may stand still while the guest runs.
+    pub gpu_pause: Pause,
 }
 
 impl Default for Limits {
@@ -44,6 +50,8 @@ impl Default for Limits {
             answer: Duration::from_secs(30),
             passes: 5,
             few_bytes: 4 << 20,
+            dirty: Wish::Auto,
+            gpu_pause: Pause::default(),
         }
     }
 }

@@ -4,7 +4,10 @@
 //! Memory that was never touched is skipped by asking the memfd for it; a page that is all zeros goes as a range. The
 //! destination's memory starts as zeros, so the first pass need not send zeros at all.
 
+use std::time::Instant;
+
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
+use xe_vfio_device::dirty::{Fingerprints, GuestRange};
 
 use super::channel::{self, Channel};
 use super::protocol::CHUNK;
@@ -74,7 +77,27 @@ pub fn union(tables: Vec<MemoryRangeTable>, ram_size: u64) -> Vec<MemoryRange> {
     merged
 }
 
-/// Sends ranges; answers the bytes of memory that were sent as such.
+/// How a pass is sent.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// Pages of zeros.
+    pub zeros: Zeros,
+    /// What is told of every byte that leaves.
+    pub known: Option<&'a Fingerprints>,
+    /// When it ends, finished or not.
+    pub until: Option<Instant>,
+}
+
+/// What was sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes of memory that were sent as such.
+    pub bytes: u64,
+    /// What there was no time for.
+    pub left: Vec<MemoryRange>,
+}
+
+/// Sends ranges.
 ///
 /// # Errors
 /// [`Error`]. [`Error::Interrupted`] when the destination speaks, so that its reason can be read.
@@ -82,10 +105,10 @@ pub fn send(
     channel: &mut Channel,
     ram: &GuestRam,
     ranges: &[MemoryRange],
-    zeros: Zeros,
-) -> Result<u64, Error> {
+    pass: Pass<'_>,
+) -> Result<Sent, Error> {
     let mut buffer = vec![0; CHUNK];
-    let mut sent = 0;
+    let mut sent = Sent::default();
     for range in ranges {
         let mut at = range.gpa;
         let end = range.gpa + range.length;
@@ -93,15 +116,23 @@ pub fn send(
             if channel.has_input() {
                 return Err(Error::Interrupted);
             }
+            if pass.until.is_some_and(|until| Instant::now() >= until) {
+                sent.left.push(MemoryRange {
+                    gpa: at,
+                    length: end - at,
+                });
+                break;
+            }
             let touched = ram
                 .next_touched(at)?
                 .map_or(end..end, |t| t.start.min(end)..t.end.min(end));
             if touched.start > at {
-                if zeros == Zeros::Send {
-                    channel.send_zero(&[MemoryRange {
-                        gpa: at,
-                        length: touched.start - at,
-                    }])?;
+                if pass.zeros == Zeros::Send {
+                    let length = touched.start - at;
+                    if let Some(known) = pass.known {
+                        known.sent_zeros(GuestRange { gpa: at, length });
+                    }
+                    channel.send_zero(&[MemoryRange { gpa: at, length }])?;
                 }
                 at = touched.start;
                 continue;
@@ -109,7 +140,11 @@ pub fn send(
             #[allow(clippy::cast_possible_truncation)] // at most CHUNK
             let chunk = &mut buffer[..(touched.end - at).min(CHUNK as u64) as usize];
             ram.read(at, chunk)?;
-            sent += send_chunk(channel, at, chunk, zeros)?;
+            // The copy and not RAM, which may be other bytes by now.
+            if let Some(known) = pass.known {
+                known.sent(at, chunk);
+            }
+            sent.bytes += send_chunk(channel, at, chunk, pass.zeros)?;
             at += chunk.len() as u64;
         }
     }
@@ -191,9 +226,14 @@ mod tests {
         let mut sender = Channel::new(Box::new(a), &cancel, patience).unwrap();
         std::thread::scope(|scope| {
             let sending = scope.spawn(move || {
-                let sent = send(&mut sender, from, all(from).regions(), zeros).unwrap();
+                let pass = Pass {
+                    zeros,
+                    known: None,
+                    until: None,
+                };
+                let sent = send(&mut sender, from, all(from).regions(), pass).unwrap();
                 sender.send_raw(Kind::Go, 0, &[]).unwrap();
-                sent
+                sent.bytes
             });
             loop {
                 let (header, payload) = receiver.receive("testing", &|| 0).unwrap();
@@ -230,6 +270,23 @@ mod tests {
         from.write(RAM_MIN - 1, b"!").unwrap();
         assert_eq!(transfer(&from, &to, Zeros::Skip), 2 * PAGE_SIZE);
         assert_same(&from, &to);
+    }
+
+    #[test]
+    fn a_pass_without_time_sends_nothing_and_says_what_is_left() {
+        let ram = GuestRam::new(RAM_MIN).unwrap();
+        let (a, _b) = UnixStream::pair().unwrap();
+        let cancel = Cancel::new();
+        let mut channel = Channel::new(Box::new(a), &cancel, Duration::from_secs(1)).unwrap();
+        let ranges =
+            [(0x1000, 0x2000), (0x8000, 0x1000)].map(|(gpa, length)| MemoryRange { gpa, length });
+        let pass = Pass {
+            zeros: Zeros::Send,
+            known: None,
+            until: Some(Instant::now()),
+        };
+        let sent = send(&mut channel, &ram, &ranges, pass).unwrap();
+        assert_eq!((sent.bytes, sent.left), (0, ranges.to_vec()));
     }
 
     #[test]

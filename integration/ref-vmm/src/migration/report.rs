@@ -19,6 +19,8 @@ pub enum Phase {
     Precopy,
     /// All VFs to RUNNING_P2P; the guest runs.
     Quiesce,
+    /// What the VFs have written is found and sent while they stand still and the guest runs.
+    Settle,
     /// vCPU parked, all VFs to STOP.
     Stop,
     /// The VFs' state, and beside it the last pass over memory.
@@ -37,6 +39,7 @@ impl Phase {
             Self::Connect => "connect",
             Self::Precopy => "precopy",
             Self::Quiesce => "quiesce",
+            Self::Settle => "settle",
             Self::Stop => "stop",
             Self::Stream => "stream",
             Self::Load => "load",
@@ -62,12 +65,37 @@ pub struct Report {
     pub memory_bytes: u64,
     /// Bytes of guest memory sent while the guest stood still.
     pub last_pass_bytes: u64,
+    /// From RUNNING_P2P to the vCPU's pause: how long the guest may have waited for its GPUs.
+    pub gpu_pause_ms: f64,
+    /// What finding the memory that VFs have written took.
+    pub dirty: DirtyReport,
     /// Bytes of the VFs' state.
     pub state_bytes: u64,
     /// Bytes on all connections.
     pub wire_bytes: u64,
     /// Each VF by its id.
     pub devices: BTreeMap<String, DeviceReport>,
+}
+
+/// What it took to find the memory that VFs have written.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DirtyReport {
+    /// Each VF's strategy by its id.
+    pub strategies: BTreeMap<String, &'static str>,
+    /// The comparison of memory with its fingerprints while the VFs ran.
+    pub rehearsal_ms: f64,
+    /// Those after it.
+    pub scan_ms: f64,
+    /// Bytes read by those after it.
+    pub scan_bytes: u64,
+    /// Bytes that the VFs had written according to the logs that were read once they stood still.
+    pub dirty_bytes: u64,
+    /// Bytes that the fingerprints take at most.
+    pub fingerprint_bytes: u64,
+    /// Whether memory was compared after the guest had stopped, and why.
+    pub fallback: Option<String>,
+    /// Processor time of the migration's own thread and of all comparisons.
+    pub cpu_ms: f64,
 }
 
 /// What a VF's stream took.
@@ -89,6 +117,17 @@ pub struct DeviceReport {
 #[must_use]
 pub fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Processor time of the calling thread so far; zero where the kernel does not tell.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = told
+        .split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
 }
 
 /// Times phases and tells about them.

@@ -5,11 +5,16 @@
 //! guest physical addresses, so RAM is mapped one to one.
 #![allow(unsafe_code)] // A DMA mapping hands a raw address to the kernel.
 
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iommufd_ioctls::IommuFd;
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioIommufd, VfioOps};
+use xe_vfio_device::dirty::PageTable;
+use xe_vfio_device::uapi::{self, DirtyPageTable, UapiError};
 
 use crate::accel::Accelerator;
 use crate::memory::GuestRam;
@@ -20,6 +25,29 @@ pub enum Error {
     /// /dev/iommu.
     #[error("/dev/iommu could not be opened")]
     Iommufd(#[source] iommufd_ioctls::IommufdError),
+    /// Its address space.
+    #[error("No address space could be made in /dev/iommu")]
+    Ioas(#[source] UapiError),
+    /// A device's node.
+    #[error(
+        "Device {path} has no usable node in /dev/vfio/devices: is the kernel built with CONFIG_VFIO_DEVICE_CDEV?"
+    )]
+    Node {
+        /// Its directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// VFIO_DEVICE_BIND_IOMMUFD.
+    #[error("Device {path} could not be bound to /dev/iommu")]
+    Bind {
+        /// Its directory.
+        path: PathBuf,
+        /// The call that failed.
+        #[source]
+        source: UapiError,
+    },
     /// The container or IOAS.
     #[error("No VFIO address space could be created by {way}")]
     Create {
@@ -56,37 +84,70 @@ pub enum Error {
 /// The address space.
 pub struct Container {
     ops: Arc<dyn VfioOps>,
-    way: &'static str,
+    iommufd: Option<Iommufd>,
     ram: Arc<GuestRam>,
     mapped: Mutex<bool>,
+}
+
+struct Iommufd {
+    fd: Arc<IommuFd>,
+    ioas: u32,
+    tables: Mutex<Vec<Tracked>>,
+}
+
+struct Tracked {
+    id: u32,
+    table: Arc<PageTable>,
+}
+
+/// Keeps the address space for as long as a page table follows it.
+struct Owner {
+    fd: Arc<IommuFd>,
+    _ops: Arc<dyn VfioOps>,
+}
+
+impl AsRawFd for Owner {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// A device in the address space.
+pub struct Opened {
+    /// The device.
+    pub device: VfioDevice,
+    /// The page table with dirty bits that its DMA goes through, or why there is none.
+    pub dirty_bits: Result<Arc<PageTable>, String>,
 }
 
 impl Container {
     /// Creates an empty address space.
     ///
     /// # Errors
-    /// [`Error::Iommufd`] or [`Error::Create`].
+    /// [`Error::Iommufd`], [`Error::Ioas`] or [`Error::Create`].
     pub fn new(
         iommufd: bool,
         accelerator: &dyn Accelerator,
         ram: Arc<GuestRam>,
     ) -> Result<Self, Error> {
         let of_kvm = accelerator.vfio_device();
-        let (ops, way): (Arc<dyn VfioOps>, _) = if iommufd {
+        let (ops, iommufd): (Arc<dyn VfioOps>, _) = if iommufd {
             let way = "iommufd";
-            let fd = IommuFd::new().map_err(Error::Iommufd)?;
-            let ioas = VfioIommufd::new(Arc::new(fd), None, of_kvm)
+            let fd = Arc::new(IommuFd::new().map_err(Error::Iommufd)?);
+            let ioas = uapi::alloc_ioas(&*fd).map_err(Error::Ioas)?;
+            let ops = VfioIommufd::new(fd.clone(), Some(ioas), of_kvm)
                 .map_err(|source| Error::Create { way, source })?;
-            (Arc::new(ioas), way)
+            let tables = Mutex::default();
+            (Arc::new(ops), Some(Iommufd { fd, ioas, tables }))
         } else {
             let way = "group and container";
             let container =
                 VfioContainer::new(of_kvm).map_err(|source| Error::Create { way, source })?;
-            (Arc::new(container), way)
+            (Arc::new(container), None)
         };
         Ok(Self {
             ops,
-            way,
+            iommufd,
             ram,
             mapped: Mutex::new(false),
         })
@@ -96,20 +157,76 @@ impl Container {
     /// and its interrupts are off.
     ///
     /// # Errors
-    /// [`Error::Open`] or [`Error::Map`]; the device is closed again.
-    pub fn open(&self, path: &Path) -> Result<VfioDevice, Error> {
-        let device = VfioDevice::new(path, self.ops.clone()).map_err(|source| Error::Open {
+    /// [`Error`]; the device is closed again.
+    pub fn open(&self, path: &Path) -> Result<Opened, Error> {
+        let opened = match &self.iommufd {
+            Some(iommufd) => self.open_cdev(iommufd, path)?,
+            None => {
+                let way = "group and container";
+                let device = VfioDevice::new(path, self.ops.clone());
+                let device = device.map_err(|source| failed(path, way, source))?;
+                let dirty_bits =
+                    Err("the VF is used by group and container, without --iommufd".into());
+                Opened { device, dirty_bits }
+            }
+        };
+        self.map_ram()?;
+        Ok(opened)
+    }
+
+    fn open_cdev(&self, iommufd: &Iommufd, path: &Path) -> Result<Opened, Error> {
+        let node = node(path).map_err(|source| Error::Node {
             path: path.into(),
-            way: self.way,
             source,
         })?;
-        self.map_ram()?;
-        Ok(device)
+        // Only who binds is told the device's id, without which nobody can ask for its IOMMU.
+        let id = uapi::bind(&node, &*iommufd.fd).map_err(|source| Error::Bind {
+            path: path.into(),
+            source,
+        })?;
+        let device = VfioDevice::new_from_bound_fd(node, self.ops.clone())
+            .map_err(|source| failed(path, "iommufd", source))?;
+        let dirty_bits = self.track(iommufd, &device, id);
+        Ok(Opened { device, dirty_bits })
+    }
+
+    /// Takes the device to a page table with dirty bits: one that another device has, where the same IOMMU is in front of
+    /// both, or a new one.
+    fn track(
+        &self,
+        iommufd: &Iommufd,
+        device: &VfioDevice,
+        id: u32,
+    ) -> Result<Arc<PageTable>, String> {
+        match uapi::can_track(&*iommufd.fd, id) {
+            Ok(true) => {}
+            Ok(false) => return Err("the IOMMU has no dirty bits".into()),
+            Err(error) => return Err(error.to_string()),
+        }
+        let mut tables = lock(&iommufd.tables);
+        for known in &*tables {
+            if uapi::attach(device, known.id).is_ok() {
+                return Ok(known.table.clone());
+            }
+        }
+        let owner = Owner {
+            fd: iommufd.fd.clone(),
+            _ops: self.ops.clone(),
+        };
+        let table = DirtyPageTable::new(owner, id, iommufd.ioas).map_err(|e| e.to_string())?;
+        let id = table.id();
+        uapi::attach(device, id).map_err(|error| error.to_string())?;
+        let table = PageTable::new(table);
+        tables.push(Tracked {
+            id,
+            table: table.clone(),
+        });
+        Ok(table)
     }
 
     /// A container of groups has no page tables before its first device, so this comes after it.
     fn map_ram(&self) -> Result<(), Error> {
-        let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mapped = lock(&self.mapped);
         if !*mapped {
             let size = self.ram.size();
             let length = usize::try_from(size).unwrap_or(usize::MAX);
@@ -121,4 +238,25 @@ impl Container {
         }
         Ok(())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(path: &Path, way: &'static str, source: VfioError) -> Error {
+    Error::Open {
+        path: path.into(),
+        way,
+        source,
+    }
+}
+
+/// The node of a device in /dev/vfio/devices.
+fn node(path: &Path) -> io::Result<File> {
+    let entry = fs::read_dir(path.join("vfio-dev"))?
+        .next()
+        .ok_or(io::ErrorKind::NotFound)??;
+    let node = Path::new("/dev/vfio/devices").join(entry.file_name());
+    File::options().read(true).write(true).open(node)
 }

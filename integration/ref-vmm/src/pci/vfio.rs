@@ -21,11 +21,12 @@ use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX;
 use vfio_ioctls::VfioDevice;
 use vm_device::DeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
+use xe_vfio_device::dirty::PageTable;
 
 use super::Function;
 use super::bar::{Bar, Placer};
 use super::config::{self, Effect, Registers};
-use super::container::{self, Container};
+use super::container::{self, Container, Opened};
 use super::interrupts::{self, Vectors};
 use super::mapping::map_bar;
 use super::msix::Table;
@@ -111,6 +112,7 @@ pub struct VfioPci {
     bus: Arc<Bus>,
     msix_at: MsixCapability,
     me: Weak<Self>,
+    dirty_bits: Result<Arc<PageTable>, String>,
     // Last: the address space outlives its devices.
     _container: Arc<Container>,
 }
@@ -135,7 +137,8 @@ impl VfioPci {
         bus: &Arc<Bus>,
         resources: &mut Resources,
     ) -> Result<Arc<Self>, Error> {
-        let device = Arc::new(container.open(path)?);
+        let Opened { device, dirty_bits } = container.open(path)?;
+        let device = Arc::new(device);
         let msix_at = MsixCapability::find(&device).ok_or_else(|| Error::NoMsix(path.into()))?;
         let layout = probe::bars(&device, &mut resources.placer)
             .ok_or_else(|| Error::NoSpace(path.into()))?;
@@ -167,6 +170,7 @@ impl VfioPci {
             bus: bus.clone(),
             msix_at,
             me: me.clone(),
+            dirty_bits,
             _container: container.clone(),
         }))
     }
@@ -187,6 +191,14 @@ impl VfioPci {
     #[must_use]
     pub fn device(&self) -> &Arc<VfioDevice> {
         &self.device
+    }
+
+    /// The page table with dirty bits that its DMA goes through, or why there is none.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn dirty_bits(&self) -> Result<&Arc<PageTable>, &str> {
+        self.dirty_bits.as_ref().map_err(String::as_str)
     }
 
     /// What the VMM knows of the device, as data. The vCPU is parked.

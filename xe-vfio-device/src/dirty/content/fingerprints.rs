@@ -62,6 +62,8 @@ pub struct Scanned {
     pub left: u64,
     /// How long it took.
     pub took: Duration,
+    /// Processor time of all its threads; zero where the kernel does not tell.
+    pub cpu: Duration,
 }
 
 impl Fingerprints {
@@ -181,6 +183,7 @@ impl Fingerprints {
             dirty: sum(&found.dirty),
             left: sum(&found.left),
             took: started.elapsed(),
+            cpu: found.cpu,
         };
         tracing::info!(?scanned, threads = self.threads, "memory was compared");
         Ok((found.dirty, found.left, scanned))

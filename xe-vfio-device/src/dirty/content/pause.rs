@@ -76,6 +76,7 @@ mod tests {
             dirty,
             left: 0,
             took: Duration::from_millis(ms),
+            cpu: Duration::from_millis(ms),
         }
     }
 

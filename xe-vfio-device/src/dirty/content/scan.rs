@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::GuestPages;
 use super::key::{Key, PAGE};
@@ -24,6 +24,8 @@ pub(super) struct Outcome {
     pub(super) left: Vec<GuestRange>,
     /// Bytes that were read.
     pub(super) read: u64,
+    /// Processor time of all threads.
+    pub(super) cpu: Duration,
 }
 
 /// Compares memory with what is known of it.
@@ -38,7 +40,8 @@ pub(super) fn scan(
     let blocks = blocks(ranges);
     let next = AtomicUsize::new(0);
     let look = Look { key, pages, table };
-    let work = || -> Result<(Vec<GuestRange>, u64), DirtyError> {
+    let work = || -> Result<(Vec<GuestRange>, u64, Duration), DirtyError> {
+        let before = cpu_time();
         let mut buffer = vec![0; BUFFER];
         let (mut dirty, mut read) = (Vec::new(), 0);
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
@@ -47,7 +50,7 @@ pub(super) fn scan(
             };
             read += look.block(*block, &mut buffer, &mut dirty)?;
         }
-        Ok((dirty, read))
+        Ok((dirty, read, cpu_time().saturating_sub(before)))
     };
     let more = threads.get().min(blocks.len()).saturating_sub(1);
     let parts: Vec<_> = std::thread::scope(|scope| {
@@ -65,11 +68,12 @@ pub(super) fn scan(
             .map(|thread| thread.join().expect("a scan does not panic"));
         std::iter::once(own).chain(theirs).collect()
     });
-    let (mut dirty, mut read) = (Vec::new(), 0);
+    let (mut dirty, mut read, mut cpu) = (Vec::new(), 0, Duration::ZERO);
     for part in parts {
-        let (ranges, bytes) = part?;
+        let (ranges, bytes, time) = part?;
         dirty.extend(ranges);
         read += bytes;
+        cpu += time;
     }
     dirty.sort_unstable();
     let taken = next.into_inner().min(blocks.len());
@@ -77,7 +81,18 @@ pub(super) fn scan(
         dirty: joined(dirty, 0),
         left: joined(blocks[taken..].to_vec(), 0),
         read,
+        cpu,
     })
+}
+
+/// Processor time of the calling thread so far.
+fn cpu_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = told
+        .split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
 }
 
 fn blocks(ranges: &[GuestRange]) -> Vec<GuestRange> {

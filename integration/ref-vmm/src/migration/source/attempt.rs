@@ -2,23 +2,24 @@
 //! One attempt at a migration, step by step, and the way back from each of them.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use vm_migration::Migratable;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use xe_vfio_device::device::DeviceError;
+use xe_vfio_device::dirty::Fingerprints;
 use xe_vfio_device::stream::Manifest;
 use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, SaveReport};
 
 use super::super::Limits;
 use super::super::channel::{self, Channel};
 use super::super::protocol::{self, Config, DeviceOffer, Kind, Loaded, Ready, Reason, Running};
-use super::super::ram::{self, Zeros};
-use super::super::report::{DeviceReport, Phase, Report, Stopwatch, ms};
+use super::super::ram::{self, Pass, Sent, Zeros};
+use super::super::report::{DeviceReport, Phase, Report, Stopwatch, cpu_time, ms};
 use super::super::watch::Watch;
-use super::Error;
+use super::{Error, dirty};
 use crate::events::Events;
 use crate::vm::{self, Vm};
 
@@ -27,13 +28,16 @@ pub(super) const NEVER_PAUSED: &str = "The guest runs on at the source and was n
 
 /// An attempt under way.
 pub(super) struct Attempt<'a> {
-    vm: &'a mut Vm,
+    pub(super) vm: &'a mut Vm,
     endpoint: &'a Endpoint,
-    limits: &'a Limits,
+    pub(super) limits: &'a Limits,
     watch: &'a Watch,
     clock: Stopwatch,
-    report: Report,
+    pub(super) report: Report,
     touched: bool,
+    pub(super) known: Option<Arc<Fingerprints>>,
+    pub(super) sending: Duration,
+    cpu: Duration,
 }
 
 /// The destination has everything.
@@ -65,6 +69,9 @@ impl<'a> Attempt<'a> {
             clock,
             report: Report::default(),
             touched: false,
+            known: None,
+            sending: Duration::ZERO,
+            cpu: cpu_time(),
         }
     }
 
@@ -91,17 +98,25 @@ impl<'a> Attempt<'a> {
         let ready = self.agree(channel)?;
 
         self.enter(Phase::Precopy)?;
-        let rest = self.precopy(channel)?;
+        let mut rest = self.precopy(channel)?;
+        let settles = self.settles()?;
 
         self.enter(Phase::Quiesce)?;
         self.touched = true;
+        let quiet = Instant::now();
+        let until = self.limits.gpu_pause.deadline();
         self.vm
             .with_group(|group| group.quiesce())
             .map_err(vm::Error::from)?;
+        if settles {
+            self.enter(Phase::Settle)?;
+            rest = self.settle(channel, rest, until)?;
+        }
 
         self.enter(Phase::Stop)?;
         let stopped = Instant::now();
         self.vm.pause_vcpu()?;
+        self.report.gpu_pause_ms = ms(quiet.elapsed());
         self.vm
             .with_group(|group| group.stop())
             .map_err(vm::Error::from)?;
@@ -119,9 +134,14 @@ impl<'a> Attempt<'a> {
 
     /// Tells the destination what comes and hears whether it can take it.
     fn agree(&mut self, channel: &mut Channel) -> Result<Ready, Error> {
+        self.known = dirty::choose(self.vm, self.limits.dirty)?;
         let mut devices = Vec::new();
         for device in self.vm.devices_mut() {
             let id = device.device_id().to_owned();
+            self.report
+                .dirty
+                .strategies
+                .insert(id.clone(), device.dirty_strategy());
             device
                 .start_migration()
                 .map_err(|source| Error::Migratable {
@@ -167,56 +187,77 @@ impl<'a> Attempt<'a> {
         }
         let ram = self.vm.ram().clone();
         let everything = ram::all(&ram);
-        self.pass(channel, everything.regions(), Zeros::Skip)?;
+        self.pass(channel, everything.regions(), Zeros::Skip, None)?;
+        let mut changed = self.rehearse()?;
         loop {
-            let dirty = self.dirty()?;
+            changed.push(self.dirty()?);
+            let dirty = ram::union(std::mem::take(&mut changed), self.vm.ram().size());
             let bytes: u64 = dirty.iter().map(|r| r.length).sum();
             if bytes <= self.limits.few_bytes || self.report.passes >= self.limits.passes {
                 return Ok(dirty);
             }
-            self.pass(channel, &dirty, Zeros::Send)?;
+            self.pass(channel, &dirty, Zeros::Send, None)?;
         }
     }
 
     /// What vCPU and VFs have written since the last time.
-    fn dirty(&mut self) -> Result<Vec<MemoryRange>, Error> {
-        let mut tables = vec![self.vm.accelerator().dirty_log()?];
-        for device in self.vm.devices_mut() {
-            let id = device.device_id().to_owned();
-            tables.push(
-                device
-                    .dirty_log()
-                    .map_err(|source| Error::Migratable { id, source })?,
-            );
-        }
-        Ok(ram::union(tables, self.vm.ram().size()))
+    pub(super) fn dirty(&mut self) -> Result<MemoryRangeTable, Error> {
+        let mut written = self.vm.accelerator().dirty_log()?;
+        written.extend(self.dma_log()?);
+        Ok(written)
     }
 
-    fn pass(
+    /// What the VFs have written since the last time.
+    fn dma_log(&mut self) -> Result<MemoryRangeTable, Error> {
+        let mut written = MemoryRangeTable::default();
+        for device in self.vm.devices_mut() {
+            let id = device.device_id().to_owned();
+            let log = device.dirty_log();
+            written.extend(log.map_err(|source| Error::Migratable { id, source })?);
+        }
+        if self.touched {
+            self.report.dirty.dirty_bytes += written.effective_size();
+        }
+        Ok(written)
+    }
+
+    /// Sends ranges; answers what there was no time for.
+    pub(super) fn pass(
         &mut self,
         channel: &mut Channel,
         ranges: &[MemoryRange],
         zeros: Zeros,
-    ) -> Result<u64, Error> {
-        let sent = match ram::send(channel, self.vm.ram(), ranges, zeros) {
+        until: Option<Instant>,
+    ) -> Result<Vec<MemoryRange>, Error> {
+        let started = Instant::now();
+        let known = self.known.as_deref();
+        let pass = Pass {
+            zeros,
+            known,
+            until,
+        };
+        let sent = match ram::send(channel, self.vm.ram(), ranges, pass) {
             Ok(sent) => sent,
             Err(error) => return Err(reason_of(channel, error.into())),
         };
+        self.sending += started.elapsed();
         self.report.passes += 1;
-        self.report.memory_bytes += sent;
-        tracing::info!(pass = self.report.passes, bytes = sent, "memory pass");
-        Ok(sent)
+        self.report.memory_bytes += sent.bytes;
+        tracing::info!(pass = self.report.passes, bytes = sent.bytes, "memory pass");
+        Ok(sent.left)
     }
 
     /// The VFs' streams, each on its own connection and thread, beside the last pass over memory.
     fn stream(&mut self, channel: &mut Channel, rest: Vec<MemoryRange>) -> Result<(), Error> {
         // Everything stands still: this is all that was ever written and not sent.
-        let mut last = rest;
-        last.extend(self.dirty()?);
-        let mut table = MemoryRangeTable::default();
-        last.into_iter().for_each(|range| table.push(range));
-        let last = ram::union(vec![table], self.vm.ram().size());
+        let written = self.last_dirty()?;
+        let last = ram::union(vec![table(rest), written], self.vm.ram().size());
 
+        let pass = Pass {
+            zeros: Zeros::Send,
+            known: None,
+            until: None,
+        };
         let (vm, endpoint) = (&*self.vm, self.endpoint);
         // The first failure is the reason; it ends the other streams, whose failures are only its consequence.
         let first_failure: Mutex<Option<DeviceError>> = Mutex::new(None);
@@ -238,12 +279,10 @@ impl<'a> Attempt<'a> {
                 Ok::<_, io::Error>(())
             });
             let memory = match started {
-                Ok(()) => {
-                    ram::send(channel, vm.ram(), &last, Zeros::Send).inspect_err(|_| give_up())
-                }
+                Ok(()) => ram::send(channel, vm.ram(), &last, pass).inspect_err(|_| give_up()),
                 Err(_) => {
                     give_up();
-                    Ok(0)
+                    Ok(Sent::default())
                 }
             };
             let reports: Vec<_> = threads
@@ -263,7 +302,9 @@ impl<'a> Attempt<'a> {
                 Ok(_) => Err(error.into()),
             };
         }
-        let sent = memory.map_err(|error| reason_of(channel, error.into()))?;
+        let sent = memory
+            .map_err(|error| reason_of(channel, error.into()))?
+            .bytes;
         self.report.passes += 1;
         self.report.memory_bytes += sent;
         self.report.last_pass_bytes = sent;
@@ -331,6 +372,7 @@ impl<'a> Attempt<'a> {
         let mut report = std::mem::take(&mut self.report);
         report.phases = phases;
         report.total_ms = total;
+        report.dirty.cpu_ms += ms(cpu_time().saturating_sub(self.cpu));
         report.state_bytes = report.devices.values().map(|d| d.state_bytes).sum();
         report.wire_bytes += report.devices.values().map(|d| d.wire_bytes).sum::<u64>();
         report
@@ -420,4 +462,11 @@ fn device_report(report: &SaveReport) -> DeviceReport {
         state_bytes: report.totals.payload_bytes,
         wire_bytes: report.totals.wire_bytes,
     }
+}
+
+/// Ranges as a table.
+pub(super) fn table(ranges: Vec<MemoryRange>) -> MemoryRangeTable {
+    let mut table = MemoryRangeTable::default();
+    ranges.into_iter().for_each(|range| table.push(range));
+    table
 }

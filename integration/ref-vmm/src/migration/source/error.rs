@@ -3,6 +3,7 @@
 
 use vm_migration::MigratableError;
 use xe_vfio_device::device::DeviceError;
+use xe_vfio_device::dirty::DirtyError;
 use xe_vfio_device::stream::ManifestError;
 use xe_vfio_device::transfer::EndpointError;
 
@@ -33,6 +34,17 @@ pub enum Error {
         #[source]
         source: MigratableError,
     },
+    /// A dirty strategy that was named and cannot be had.
+    #[error("VF {id}: {why}")]
+    Strategy {
+        /// Its name.
+        id: String,
+        /// Why, a sentence.
+        why: String,
+    },
+    /// Fingerprints of guest memory.
+    #[error(transparent)]
+    Fingerprints(DirtyError),
     /// A VF's state.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -7,7 +7,9 @@
 //! destination, now or later. No time that passes here says otherwise.
 
 mod attempt;
+mod dirty;
 mod error;
+mod settle;
 
 use std::sync::Arc;
 
