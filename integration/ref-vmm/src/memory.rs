@@ -163,6 +163,15 @@ impl GuestRam {
         Ok(Some(start..end))
     }
 
+    /// The first address at or after `gpa` that holds memory at all; none when the rest was never touched. Costs
+    /// the same however much memory follows, where [`GuestRam::next_touched`] goes over all of it for its end.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn first_touched(&self, gpa: u64) -> Result<Option<u64>, Error> {
+        self.seek(gpa, libc::SEEK_DATA)
+    }
+
     fn seek(&self, gpa: u64, whence: libc::c_int) -> Result<Option<u64>, Error> {
         let offset = libc::off_t::try_from(gpa).unwrap_or(libc::off_t::MAX);
         // SAFETY: a call on a descriptor of ours; its position is used by nobody, since all I/O names its offset.

@@ -123,22 +123,20 @@ pub fn send(
                 });
                 break;
             }
-            let touched = ram
-                .next_touched(at)?
-                .map_or(end..end, |t| t.start.min(end)..t.end.min(end));
-            if touched.start > at {
+            let touched = ram.first_touched(at)?.unwrap_or(end).min(end);
+            if touched > at {
                 if pass.zeros == Zeros::Send {
-                    let length = touched.start - at;
+                    let length = touched - at;
                     if let Some(known) = pass.known {
                         known.sent_zeros(GuestRange { gpa: at, length });
                     }
                     channel.send_zero(&[MemoryRange { gpa: at, length }])?;
                 }
-                at = touched.start;
+                at = touched;
                 continue;
             }
             #[allow(clippy::cast_possible_truncation)] // at most CHUNK
-            let chunk = &mut buffer[..(touched.end - at).min(CHUNK as u64) as usize];
+            let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
             ram.read(at, chunk)?;
             // The copy and not RAM, which may be other bytes by now.
             if let Some(known) = pass.known {

@@ -23,15 +23,14 @@ impl GuestPages for Ram {
         Ok(self.0.read(gpa, to)?)
     }
 
+    // Holes behind its beginning are read as zeros, which allocates nothing.
     fn touched(&self, range: GuestRange) -> anyhow::Result<Option<GuestRange>> {
         let end = range.gpa + range.length;
-        let next = self.0.next_touched(range.gpa)?;
-        Ok(next.filter(|t| t.start < end).map(|t| {
-            let start = t.start / PAGE_SIZE * PAGE_SIZE;
-            GuestRange {
-                gpa: start,
-                length: t.end.next_multiple_of(PAGE_SIZE).min(end) - start,
-            }
+        let first = self.0.first_touched(range.gpa)?;
+        Ok(first.filter(|first| *first < end).map(|first| {
+            let gpa = first / PAGE_SIZE * PAGE_SIZE;
+            let length = end - gpa;
+            GuestRange { gpa, length }
         }))
     }
 }
