@@ -10,8 +10,8 @@ use std::io;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use xe_vfio_device::stream::crc::crc64;
 use xe_vfio_device::stream::frame::{FRAME_HEADER_SIZE, PREAMBLE_SIZE};
-use xe_vfio_device::stream::hash::xxh3_64;
 use xe_vfio_device::stream::zeros::{BLOCK, is_zero};
 use xe_vfio_device::stream::{
     AttemptId, Decoder, Encoder, Event, Frame, Limits, Manifest, Pci, Writer,
@@ -170,7 +170,7 @@ fn parts(criterion: &mut Criterion) {
     group.bench_function("checksum", |bench| {
         bench.iter(|| {
             let segments = state.chunks(MIB);
-            segments.fold(0, |all, segment| all ^ xxh3_64(black_box(segment)))
+            segments.fold(0, |all, segment| all ^ crc64(black_box(segment)))
         });
     });
     group.finish();

@@ -5,6 +5,7 @@ mod support;
 
 use proptest::prelude::*;
 use support::*;
+use xe_vfio_device::stream::crc::crc64;
 use xe_vfio_device::stream::frame::{
     FRAME_HEADER_SIZE, FrameError, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble,
 };
@@ -181,6 +182,17 @@ fn a_frame_of_another_stream_is_seen_by_the_digest() {
     assert!(matches!(fault(&mixed), DecodeFault::End { .. }));
 }
 
+#[test]
+fn frames_behind_the_opening_of_another_attempt_are_seen_by_the_digest() {
+    let (stream, _) = small();
+    let attempt = PREAMBLE_SIZE - 24;
+    let mut mixed = stream.clone();
+    mixed[attempt] ^= 1;
+    let checksum = crc64(&mixed[..48]);
+    mixed[48..PREAMBLE_SIZE].copy_from_slice(&checksum.to_le_bytes());
+    assert!(matches!(fault(&mixed), DecodeFault::End { .. }));
+}
+
 /// A preamble of any content whose checksum holds.
 fn preamble(change: impl Fn(&mut [u8])) -> [u8; PREAMBLE_SIZE] {
     let blob = manifest(0).encode().expect("a good manifest");
@@ -193,7 +205,7 @@ fn preamble(change: impl Fn(&mut [u8])) -> [u8; PREAMBLE_SIZE] {
     }
     .encode();
     change(&mut bytes);
-    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..48]);
+    let checksum = crc64(&bytes[..48]);
     bytes[48..].copy_from_slice(&checksum.to_le_bytes());
     bytes
 }
@@ -382,7 +394,7 @@ fn a_manifest_is_decoded_only_when_its_checksum_holds() {
         frame_max: 1,
         manifest_version: Manifest::newest_version(),
         manifest_length: 300,
-        manifest_checksum: xxhash_rust::xxh3::xxh3_64(&blob),
+        manifest_checksum: crc64(&blob),
         attempt: AttemptId::NONE,
     };
     let refused = fault(&[&preamble.encode()[..], &blob].concat());

@@ -8,12 +8,12 @@
 //! content has passed its checksum. After an error and after the end nothing more is accepted.
 
 use super::attempt::AttemptId;
+use super::crc::{Crc64, crc64};
 use super::fault::{DecodeError, DecodeFault, Place};
 use super::frame::{
     self, END_SIZE, End, FRAME_DEFAULT, FRAME_HEADER_SIZE, FRAME_MAX, FrameHeader, FrameType,
     PREAMBLE_SIZE, Preamble, REASON_MAX, Totals,
 };
-use super::hash::{Hash128, xxh3_64};
 use super::manifest::{MANIFEST_MAX, Manifest};
 use super::sparse::{Pieces, RUN_SIZE, TAIL_SIZE};
 
@@ -73,7 +73,7 @@ pub struct Decoder {
     zero_bytes: u64,
     /// Bytes accepted, which is the offset of what comes next.
     offset: u64,
-    digest: Hash128,
+    digest: Crc64,
 }
 
 impl Decoder {
@@ -91,7 +91,7 @@ impl Decoder {
             payload_bytes: 0,
             zero_bytes: 0,
             offset: 0,
-            digest: Hash128::new(),
+            digest: Crc64::new(),
         }
     }
 
@@ -195,7 +195,7 @@ impl Decoder {
         )?;
         self.frame_max = preamble.frame_max;
         self.attempt = preamble.attempt;
-        self.digest.update(bytes);
+        self.digest = frame::digest(bytes);
         self.step = Step::Manifest(preamble);
         Ok(Event::More)
     }
@@ -206,7 +206,7 @@ impl Decoder {
         bytes: &[u8],
     ) -> Result<Event<'static>, DecodeFault> {
         whole(bytes, preamble.manifest_length)?;
-        check("manifest", preamble.manifest_checksum, xxh3_64(bytes))?;
+        check("manifest", preamble.manifest_checksum, crc64(bytes))?;
         let manifest = Manifest::decode(bytes, preamble.manifest_version)?;
         self.step = Step::Header;
         Ok(Event::Manifest(Box::new(manifest)))

@@ -6,11 +6,11 @@
 //! [`Encoder::end`] and [`Encoder::abort`].
 
 use super::attempt::AttemptId;
+use super::crc::{Crc64, crc64};
 use super::frame::{
-    END_SIZE, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble, REASON_MAX,
-    Totals,
+    self, END_SIZE, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble,
+    REASON_MAX, Totals,
 };
-use super::hash::{Hash128, xxh3_64};
 use super::manifest::{Manifest, ManifestError};
 use super::outgoing::Frame;
 use super::zeros::Elision;
@@ -23,7 +23,7 @@ pub struct Encoder {
     payload_bytes: u64,
     wire_bytes: u64,
     zero_bytes: u64,
-    digest: Hash128,
+    digest: Crc64,
     frame_max: u32,
     elision: Elision,
 }
@@ -43,12 +43,10 @@ impl Encoder {
             frame_max,
             manifest_version: Manifest::newest_version(),
             manifest_length: blob.len() as u32,
-            manifest_checksum: xxh3_64(&blob),
+            manifest_checksum: crc64(&blob),
             attempt,
         }
         .encode();
-        let mut digest = Hash128::new();
-        digest.update(&preamble);
         let mut opening = Vec::with_capacity(PREAMBLE_SIZE + blob.len());
         opening.extend_from_slice(&preamble);
         opening.extend_from_slice(&blob);
@@ -59,7 +57,7 @@ impl Encoder {
                 payload_bytes: 0,
                 wire_bytes,
                 zero_bytes: 0,
-                digest,
+                digest: frame::digest(&preamble),
                 frame_max,
                 elision: Elision::default(),
             },

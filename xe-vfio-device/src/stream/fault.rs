@@ -59,9 +59,9 @@ pub enum DecodeFault {
     )]
     End {
         /// As the sender counted: payload bytes, frames of state, digest.
-        sent: (u64, u64, u128),
+        sent: (u64, u64, u64),
         /// As counted here.
-        received: (u64, u64, u128),
+        received: (u64, u64, u64),
     },
     /// An abort reason that is no text.
     #[error("The sender stopped, but its reason is not UTF-8")]

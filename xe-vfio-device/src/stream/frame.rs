@@ -7,7 +7,7 @@
 use thiserror::Error;
 
 use super::attempt::AttemptId;
-use super::hash::{Hash64, xxh3_64};
+use super::crc::{Crc64, crc64};
 use crate::xe::{ByKind, PacketType, Tally};
 
 /// First bytes of a stream. The line ends and the high bit show a transfer that treated it as text.
@@ -19,7 +19,7 @@ pub const PREAMBLE_SIZE: usize = 56;
 /// Bytes of a frame header.
 pub const FRAME_HEADER_SIZE: usize = 24;
 /// Bytes of an end record.
-pub const END_SIZE: usize = 128;
+pub const END_SIZE: usize = 120;
 /// Payload bytes of a data frame that a writer uses unless told otherwise.
 pub const FRAME_DEFAULT: u32 = 1 << 20;
 /// Payload bytes that no frame has more of.
@@ -70,7 +70,7 @@ pub struct Preamble {
     pub manifest_version: u16,
     /// Bytes of the manifest.
     pub manifest_length: u32,
-    /// xxh3-64 of the manifest.
+    /// CRC of the manifest.
     pub manifest_checksum: u64,
     /// The attempt at a migration that the stream belongs to.
     pub attempt: AttemptId,
@@ -87,7 +87,7 @@ impl Preamble {
         bytes[20..24].copy_from_slice(&self.manifest_length.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.manifest_checksum.to_le_bytes());
         bytes[32..48].copy_from_slice(&self.attempt.0.to_le_bytes());
-        let checksum = xxh3_64(&bytes[..48]);
+        let checksum = crc64(&bytes[..48]);
         bytes[48..56].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -105,7 +105,7 @@ impl Preamble {
         if version != FORMAT_VERSION {
             return Err(FrameError::Version(version));
         }
-        let (found, computed) = (u64::from_le_bytes(array(bytes, 48)), xxh3_64(&bytes[..48]));
+        let (found, computed) = (u64::from_le_bytes(array(bytes, 48)), crc64(&bytes[..48]));
         if found != computed {
             return Err(FrameError::Preamble { found, computed });
         }
@@ -201,7 +201,7 @@ pub fn stored_checksum(header: &[u8; FRAME_HEADER_SIZE]) -> u64 {
     u64::from_le_bytes(array(header, 16))
 }
 
-/// xxh3-64 of the header's first 16 bytes and the payload.
+/// CRC of the header's first 16 bytes and the payload.
 pub fn checksum(header: &[u8; FRAME_HEADER_SIZE], payload: &[u8]) -> u64 {
     checksum_of(header, [payload].into_iter())
 }
@@ -210,10 +210,19 @@ fn checksum_of<'a>(
     header: &[u8; FRAME_HEADER_SIZE],
     payload: impl Iterator<Item = &'a [u8]>,
 ) -> u64 {
-    let mut hash = Hash64::new();
-    hash.update(&header[..16]);
-    payload.for_each(|piece| hash.update(piece));
-    hash.finish()
+    let mut crc = Crc64::new();
+    crc.update(&header[..16]);
+    payload.for_each(|piece| crc.update(piece));
+    crc.finish()
+}
+
+/// The digest of a stream that begins with this preamble, to be updated with the header of each frame.
+///
+/// The preamble's checksum stays out: with it the digest would be the same for all preambles ([`super::crc`]).
+pub(super) fn digest(preamble: &[u8; PREAMBLE_SIZE]) -> Crc64 {
+    let mut crc = Crc64::new();
+    crc.update(&preamble[..48]);
+    crc
 }
 
 /// Sizes of a stream that went through.
@@ -238,8 +247,8 @@ pub struct End {
     pub frames: u64,
     /// Packets and bytes by kind as the sender's parser counted them.
     pub by_kind: ByKind,
-    /// xxh3-128 of the preamble and of all frame headers before this one, checksums included.
-    pub digest: u128,
+    /// CRC of the preamble but its checksum, and of all frame headers before this one, checksums included.
+    pub digest: u64,
 }
 
 impl End {
@@ -257,7 +266,7 @@ impl End {
             slot[..8].copy_from_slice(&tally.packets.to_le_bytes());
             slot[8..].copy_from_slice(&tally.bytes.to_le_bytes());
         }
-        bytes[112..128].copy_from_slice(&self.digest.to_le_bytes());
+        bytes[112..120].copy_from_slice(&self.digest.to_le_bytes());
         bytes
     }
 
@@ -278,7 +287,7 @@ impl End {
             payload_bytes: u64::from_le_bytes(array(bytes, 0)),
             frames: u64::from_le_bytes(array(bytes, 8)),
             by_kind,
-            digest: u128::from_le_bytes(array(bytes, 112)),
+            digest: u64::from_le_bytes(array(bytes, 112)),
         }
     }
 }

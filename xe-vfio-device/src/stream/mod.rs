@@ -10,12 +10,12 @@
 //! whoever owns the connection.
 
 pub mod attempt;
+pub mod crc;
 pub mod decode;
 pub mod encode;
 pub mod error;
 pub mod fault;
 pub mod frame;
-pub mod hash;
 pub mod incoming;
 pub mod manifest;
 pub mod outgoing;

@@ -7,9 +7,9 @@ use std::io::{self, Read, Write};
 
 use thiserror::Error;
 
+use super::crc::Crc64;
 use super::encode::bounded;
 use super::frame::{REASON_MAX, array};
-use super::hash::Hash64;
 
 /// First bytes of a receipt.
 pub const MAGIC: [u8; 8] = *b"\x89XEVR\r\n\x1a";
@@ -162,10 +162,10 @@ impl Receipt {
 }
 
 fn checksum(head: &[u8], reason: &[u8]) -> u64 {
-    let mut hash = Hash64::new();
-    hash.update(head);
-    hash.update(reason);
-    hash.finish()
+    let mut crc = Crc64::new();
+    crc.update(head);
+    crc.update(reason);
+    crc.finish()
 }
 
 fn expect(what: &'static str, found: u64, expected: u64) -> Result<(), ReceiptError> {
