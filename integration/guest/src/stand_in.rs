@@ -12,10 +12,12 @@ pub const CLASS_NETWORK: u32 = 0x02;
 pub const BAR: u32 = 0;
 /// Index of the BAR with the MSI-X table; a 64-bit one.
 pub const MSIX_BAR: u32 = 3;
-/// Where the guest puts the BAR with the registers: it reaches nothing above 4 GiB.
-pub const BAR_ADDRESS: u32 = 0xe000_0000;
-/// Where the guest puts the BAR with the MSI-X table.
-pub const MSIX_BAR_ADDRESS: u32 = 0xe010_0000;
+/// Where the guest sees the 4 MiB that hold the BAR with the registers.
+pub const WINDOW: u32 = 0xe000_0000;
+/// Where it sees those that hold the BAR with the MSI-X table.
+pub const MSIX_WINDOW: u32 = 0xe040_0000;
+/// The guest's page directory.
+pub const DIRECTORY: u32 = 0x18_0000;
 
 /// Register offsets in BAR0.
 pub mod reg {
@@ -48,3 +50,5 @@ pub const MEMORY_END: u32 = MEMORY + PAGES * 0x1000;
 
 const _: () = assert!(PAGES.is_power_of_two());
 const _: () = assert!(MEMORY_END <= crate::layout::MEMORY_END);
+const _: () = assert!(DIRECTORY >= crate::layout::CODE + crate::layout::CODE_SIZE);
+const _: () = assert!(DIRECTORY + 0x1000 < crate::layout::STACK_TOP);

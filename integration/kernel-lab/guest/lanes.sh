@@ -43,7 +43,7 @@ run_test() {
   {
     # A subshell, so that no test ends the others.
     (
-      A=${1%:*} B=${1#*:} PART=$3
+      A=${1%:*} B=${1#*:} PART=$3 TEST=$(basename "$2")
       . /lib/lib.sh
       for n in $A $B; do as_ever $n; done
       . "$2"

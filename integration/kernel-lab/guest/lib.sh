@@ -6,7 +6,8 @@ DEBUG=/sys/kernel/debug/xe-lab
 PLAIN=5
 SMALL=8
 vf() { readlink -f "/sys/bus/pci/devices/$PF/virtfn$(($1 - 1))"; }
-skip() { echo "skipped: $*"; exit 77; }
+# In a test, whose name is $TEST.
+skip() { echo "skipped: $TEST: $*"; exit 77; }
 faults() { echo "$2" >"$DEBUG/vf$1/fault"; }
 # The largest VRAM packet of a VF's saves.
 chunks() { echo "$2" >"$DEBUG/vf$1/vram_chunk_kib"; }

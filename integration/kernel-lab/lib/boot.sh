@@ -21,6 +21,7 @@ pf_device() {
   fi
 }
 
+# `no_timer_check`: on a machine under load the timer is found late, which the kernel takes for a broken one.
 boot() {
   local console=$LOGS/console.log vmlinuz pf
   vmlinuz=$(find "$ROOT/usr/lib/modules" "$ROOT/boot" -maxdepth 2 -name 'vmlinuz*' -print -quit)
@@ -30,7 +31,7 @@ boot() {
   local arguments=(-machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu "$CPU" -smp 2 -m 2G -nodefaults -no-user-config
     -display none -no-reboot -device intel-iommu,intremap=on,caching-mode=on -device pcie-root-port,id=rp0,chassis=1,slot=1
     "${pf[@]}" -kernel "$vmlinuz" -initrd "$CACHE/initramfs"
-    -append "console=ttyS0 quiet loglevel=4 intel_iommu=on panic=-1 oops=panic hung_task_panic=1 lab.test=$ONLY lab.keep=$KEEP_GOING lab.shell=$SHELL_WANTED")
+    -append "console=ttyS0 quiet loglevel=4 no_timer_check intel_iommu=on panic=-1 oops=panic hung_task_panic=1 lab.test=$ONLY lab.keep=$KEEP_GOING lab.shell=$SHELL_WANTED")
   if [ "$SHELL_WANTED" = 1 ]; then
     "${QEMU[@]}" -serial mon:stdio "${arguments[@]}"
     return
@@ -54,5 +55,6 @@ report() {
     END { if (passed + failed) printf "conformance: %d passed, %d failed, %d skipped, in all runs\n", passed, failed, skipped }' "$console"
   step "kernel-lab: $passed passed, $failed failed, $skipped skipped"
   [ "$failed" = 0 ] || fail "$failed tests failed"
+  [ "$passed" -gt 0 ] || [ "$skipped" = 0 ] || skip "no test of this name could run"
   [ "$passed" -gt 0 ] || fail "no test ran"
 }

@@ -18,9 +18,9 @@ build_modules() {
 }
 
 TARGET=x86_64-unknown-linux-gnu
-BINARIES=(conformance xe-vfio ref-vmm)
+BINARIES=(conformance xe-vfio ref-vmm guest)
 # Their packages.
-PACKAGES=(conformance xe-vfio-device ref-vmm)
+PACKAGES=(conformance xe-vfio-device ref-vmm guest)
 
 build_programs() {
   local arguments=()

@@ -5,8 +5,13 @@
 //! old words into the accumulator. Number and accumulator are kept in the context and in the VF's scratch registers; the number
 //! is in `ebx` too. So a page, a register or a processor state that is older or newer than the rest is found by the
 //! next round that looks at it, and a VF whose state was left behind at once.
+//!
+//! Both BARs are 64-bit ones, which VMMs place above 4 GiB and Cloud Hypervisor leaves there. So this workload runs with paging:
+//! memory is mapped to itself by 4 MiB pages, but for two windows that show the BARs. PSE-36 takes such a page up to 40 bits of
+//! address, as many as the lab's processor has. Not PAE: QEMU sets the accessed bit in its uppermost table, where KVM then finds a
+//! reserved bit set.
 
-use iced_x86::code_asm::{CodeLabel, dword_ptr, eax, ebp, ebx, ecx, edi, edx, esi};
+use iced_x86::code_asm::{CodeLabel, cr0, cr3, cr4, dword_ptr, eax, ebp, ebx, ecx, edi, edx, esi};
 
 use super::setup::{CAPABILITIES, COMMAND};
 use super::{Emit, JOB_FACTOR, Program, SOURCE_STEP, Value, at, fixed, variable};
@@ -14,11 +19,21 @@ use crate::abi::{ACC_FACTOR, ACC_ROTATE};
 use crate::layout::{CONTEXTS, STAND_IN, VF_COUNT, context, control};
 use crate::report::Kind;
 use crate::stand_in::{
-    BAR, BAR_ADDRESS, ID, LOOK_ROUNDS, MEMORY, MSIX_BAR, MSIX_BAR_ADDRESS, PAGES, PROGRESS_ROUNDS,
-    VECTOR, WORD_STRIDE, WORDS, reg,
+    BAR, DIRECTORY, ID, LOOK_ROUNDS, MEMORY, MSIX_BAR, MSIX_WINDOW, PAGES, PROGRESS_ROUNDS, VECTOR,
+    WINDOW, WORD_STRIDE, WORDS, reg,
 };
 
 const FIRST_BAR: u32 = 0x10;
+const BAR_FLAGS: u32 = 0xf;
+const PAGE_SIZE: u32 = 4 << 20;
+/// Present, writable, large.
+const PAGE: u32 = 0x83;
+/// Neither cached nor written late.
+const DEVICE_PAGE: u32 = PAGE | 0x18;
+/// Where the page's bits 32 to 39 are in its entry.
+const HIGH_BITS: u32 = 13;
+const CR0_PAGING: u32 = 1 << 31;
+const CR4_PSE: u32 = 1 << 4;
 /// Doublewords of configuration space that must stay as they were, and the bits of each that count: identity, command, both
 /// BARs. The capabilities' pointer tells a device whose configuration space is gone.
 const WITNESSES: [(u32, u32); 7] = [
@@ -44,24 +59,19 @@ impl Program {
     }
 
     fn set_up_stand_in(&mut self) -> Emit {
-        let (read, write) = (self.routines.pci_read, self.routines.pci_write);
+        let read = self.routines.pci_read;
         let mut other = self.a.create_label();
         self.a.set_label(&mut self.routines.set_up_stand_in)?;
         self.a.mov(eax, ebx)?;
         self.a.call(read)?;
         self.a.cmp(eax, ID)?;
         self.a.jne(other)?;
-        for (bar, address) in [(BAR, BAR_ADDRESS), (MSIX_BAR, MSIX_BAR_ADDRESS)] {
-            for (register, half) in [(bar, address), (bar + 1, 0)] {
-                self.a.lea(eax, ebx + (FIRST_BAR + 4 * register))?;
-                self.a.mov(ecx, half)?;
-                self.a.call(write)?;
-            }
-        }
-        self.a.mov(esi, BAR_ADDRESS)?;
+        self.map_memory()?;
+        self.map_bar(BAR, WINDOW)?;
+        self.enable_paging()?;
         self.clear_context()?;
         self.enable_decoding()?;
-        self.a.mov(esi, MSIX_BAR_ADDRESS)?;
+        self.map_bar(MSIX_BAR, MSIX_WINDOW)?;
         self.enable_msix(MSIX_BAR, VECTOR)?;
         self.remember_configuration()?;
         self.write_first_round()?;
@@ -69,6 +79,49 @@ impl Program {
         self.a.mov(fixed(STAND_IN), 1u32)?;
         self.a.set_label(&mut other)?;
         self.a.ret()
+    }
+
+    fn map_memory(&mut self) -> Emit {
+        let mut each = self.a.create_label();
+        self.a.mov(edi, DIRECTORY)?;
+        self.a.mov(eax, PAGE)?;
+        self.a.set_label(&mut each)?;
+        self.a.mov(at(edi, 0), eax)?;
+        self.a.add(edi, 4)?;
+        self.a.add(eax, PAGE_SIZE)?;
+        self.a.cmp(edi, DIRECTORY + 0x1000)?;
+        self.a.jne(each)
+    }
+
+    /// `esi` is the BAR's address in its window.
+    fn map_bar(&mut self, bar: u32, window: u32) -> Emit {
+        let read = self.routines.pci_read;
+        let a = &mut self.a;
+        a.lea(eax, ebx + (FIRST_BAR + 4 * (bar + 1)))?;
+        a.call(read)?;
+        a.mov(ecx, eax)?;
+        a.shl(ecx, HIGH_BITS)?;
+        a.lea(eax, ebx + (FIRST_BAR + 4 * bar))?;
+        a.call(read)?;
+        a.and(eax, !BAR_FLAGS)?;
+        a.mov(esi, eax)?;
+        a.and(esi, PAGE_SIZE - 1)?;
+        a.add(esi, window)?;
+        a.and(eax, !(PAGE_SIZE - 1))?;
+        a.or(eax, ecx)?;
+        a.or(eax, DEVICE_PAGE)?;
+        a.mov(fixed(DIRECTORY + 4 * (window / PAGE_SIZE)), eax)
+    }
+
+    fn enable_paging(&mut self) -> Emit {
+        self.a.mov(eax, DIRECTORY)?;
+        self.a.mov(cr3, eax)?;
+        self.a.mov(eax, cr4)?;
+        self.a.or(eax, CR4_PSE)?;
+        self.a.mov(cr4, eax)?;
+        self.a.mov(eax, cr0)?;
+        self.a.or(eax, CR0_PAGING)?;
+        self.a.mov(cr0, eax)
     }
 
     fn remember_configuration(&mut self) -> Emit {
@@ -124,7 +177,7 @@ impl Program {
 
     /// What the VF's registers hold after round `ebx`: `edx` is BAR0, changes `eax`.
     fn write_registers(&mut self) -> Emit {
-        self.a.mov(edx, BAR_ADDRESS)?;
+        self.a.mov(edx, variable(control::BAR0))?;
         for register in 0..4 {
             self.expected_register(register)?;
             self.a.mov(at(edx, reg::SCRATCH + 4 * register), eax)?;
@@ -174,7 +227,7 @@ impl Program {
     }
 
     fn check_scratch_registers(&mut self) -> Emit {
-        self.a.mov(edx, BAR_ADDRESS)?;
+        self.a.mov(edx, variable(control::BAR0))?;
         for register in 0..4 {
             self.expected_register(register)?;
             self.a.mov(ecx, at(edx, reg::SCRATCH + 4 * register))?;
@@ -232,7 +285,7 @@ impl Program {
         self.a.mov(edi, variable(control::IRQ_HEAD))?;
         for _ in 0..ASKS {
             let mut wait = self.a.create_label();
-            self.a.mov(edx, BAR_ADDRESS)?;
+            self.a.mov(edx, variable(control::BAR0))?;
             for register in [
                 reg::INTERRUPT_AUTO_CLEAR,
                 reg::INTERRUPT_UNMASK,
