@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::state::fake::{Call, FakeVf, Gpu, packets};
 use crate::state::{AnyVf, DeviceState, MigrationDevice, Outcome, Settled, Stopped, Vf};
+use crate::stream::frame::{END_SIZE, FRAME_HEADER_SIZE};
 use crate::stream::{Manifest, Pci, StreamError, VfOutcome};
 use crate::uapi::{Errno, InterruptSignal};
 use crate::xe::Expectation;
@@ -675,7 +676,7 @@ fn a_stage_that_dies_in_a_load_leaves_the_vf_clean() {
     THREADS.set(Threads::Two);
     let destination = FakeVf::new(packets(9), RING);
     let bytes = stream_bytes();
-    let end = bytes.len() as u64 - 130;
+    let end = (bytes.len() - END_SIZE - 2) as u64;
     let mut context = short();
     context.deadlines.linger = Duration::ZERO;
     let connection = Deadly(std::io::Cursor::new(bytes), end);
@@ -719,7 +720,8 @@ fn a_vf_that_refuses_while_its_sender_is_silent_tells_it_long_before_the_deadlin
         let bytes = stream_bytes();
         let (told, loaded) = thread::scope(|scope| {
             // Frames, but neither the end nor the end of the connection until the receipt is here.
-            here.write_all(&bytes[..bytes.len() - 152]).unwrap();
+            here.write_all(&bytes[..bytes.len() - FRAME_HEADER_SIZE - END_SIZE])
+                .unwrap();
             let sender = scope.spawn(move || crate::stream::Receipt::read(&mut here).unwrap());
             let started = Instant::now();
             let loaded = receive(&destination, there, &context);
