@@ -6,8 +6,9 @@
 
 mkfifo serial
 # Open for both, so that it never comes to its end.
-cat <>serial >vm.serial &
-STARTED="$STARTED $!"
+cat <>serial >vm.serial 2>/dev/null &
+SERIAL=$!
+STARTED="$STARTED $SERIAL"
 guest guest.elf || wrong "no guest program"
 
 # ch NAME ARGUMENT...: starts one and waits for its API. Its seccomp filters are on, as they are unless they are switched off.
@@ -113,6 +114,9 @@ ch_ends() {
   timeout -s KILL 60 ch-remote --api-socket "$1.socket" shutdown-vmm >/dev/null 2>&1
   left "$1"
 }
+
+# At a test's end: the serial port's reader would go on for ever.
+no_serial() { kill "$SERIAL"; }
 
 # ch_figures NAME PATTERN: lines of its log.
 ch_figures() {
