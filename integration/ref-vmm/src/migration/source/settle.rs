@@ -41,6 +41,9 @@ impl Attempt<'_> {
     /// Whether the GPUs stand still for it while the guest runs.
     pub(super) fn settles(&mut self) -> Result<bool, Error> {
         let limit = self.limits.gpu_pause.limit;
+        if self.vm.devices().is_empty() {
+            return Ok(false);
+        }
         for device in self.vm.devices() {
             if device.memory_left_to_the_end()? > 0 {
                 return Ok(false);
