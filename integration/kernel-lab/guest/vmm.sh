@@ -27,7 +27,8 @@ remote() {
   ends 0 ref-vmm remote --api-socket "$WORK/$name.socket" "$@"
 }
 
-rounds() { sed -n 's/^vf0 jobs //p' "$1.serial" 2>/dev/null | tail -n 1; }
+# The last but one that it has reported: the last may still be without its last digits.
+rounds() { sed -n 's/^vf0 jobs //p' "$1.serial" 2>/dev/null | tail -n 2 | head -n 1; }
 hears_guest() { until_true 60 "the guest's line $2" grep -qF -- "$2" "$1.serial"; }
 more_rounds() {
   ! grep -q FAIL "$1.serial" || wrong "the guest has found: $(grep FAIL "$1.serial")"
