@@ -224,6 +224,10 @@ fn an_altered_byte_on_the_wire_is_found_and_the_guest_stays() {
     let mut rig = Rig::new(&Setup::default());
     let to = rig.tcp_url();
     let destination = rig.destination(&to);
+    // Zeros do not travel: VRAM has content where the byte is.
+    rig.source_host
+        .command("fill", &["--vf", "1", "random", "--from", "4M"])
+        .expect("host-sim fill");
     let relay = Relay::new(to.trim_start_matches("tcp:").to_owned(), Some(24 << 20));
     let message = rig.fails_to_migrate(&relay.url);
     assert!(message.to_lowercase().contains("checksum"), "{message}");
