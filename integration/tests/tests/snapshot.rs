@@ -9,6 +9,10 @@ use e2e::{Rig, Setup};
 #[track_caller]
 fn saved() -> (Rig, String) {
     let mut rig = Rig::new(&Setup::default());
+    // Zeros take no room in a file: most of VRAM has content.
+    rig.source_host
+        .command("fill", &["--vf", "1", "random", "--from", "4M"])
+        .expect("host-sim fill");
     let directory = rig.files.path().join("snapshot");
     std::fs::create_dir(&directory).expect("directory");
     let url = format!("file://{}", directory.display());
@@ -57,7 +61,8 @@ fn device_state_is_never_in_the_json() {
         "state.json has {} bytes",
         state.len()
     );
-    assert!(blob.len() > 64 << 20, "vf1.xevf has {} bytes", blob.len());
+    // All of VRAM but what only the guest has written to.
+    assert!(blob.len() >= 60 << 20, "vf1.xevf has {} bytes", blob.len());
 }
 
 #[track_caller]
