@@ -61,7 +61,7 @@ fn comparison(c: &mut Criterion) {
     let mut member = fingerprints.member();
     member.start(&[all]).expect("a log");
     group.bench_function("sent", |b| {
-        b.iter(|| fingerprints.sent(0, black_box(&memory)))
+        b.iter(|| fingerprints.sent(0, black_box(&memory)));
     });
     group.bench_function("compared, one thread", |b| {
         b.iter(|| fingerprints.rehearse().expect("memory").1.dirty);

@@ -77,8 +77,8 @@ pub fn fill(space: &Ioas, iova: u64, len: u64, arg: usize) -> Result<(), Errno> 
         .try_for_each(|(start, mapping)| mark(data, (start - iova) / PAGE, mapping))
 }
 
-/// Marks a mapping whose first page has bit `first`. Whole words are written: what the caller had in its last one after the
-/// mapping is lost, what he had in its first one before it is not. Words of no mapping stay as they are.
+/// Marks a mapping whose first page has bit `first`. Whole words are written: what the caller had in one that the mapping
+/// begins in the middle of stays, all of it, what he had in the others is lost. Words of no mapping stay as they are.
 fn mark(data: u64, first: u64, mapping: &Mapping) -> Result<(), Errno> {
     let end = first + mapping.len / PAGE;
     for word in first / 64..end.div_ceil(64) {
@@ -87,7 +87,7 @@ fn mark(data: u64, first: u64, mapping: &Mapping) -> Result<(), Errno> {
         let mut bits = (u64::MAX << low) & (u64::MAX >> (64 - high));
         let at = (data + word * 8) as usize;
         if low != 0 {
-            bits |= user::get::<u64>(at)? & !(u64::MAX << low);
+            bits |= user::get::<u64>(at)?;
         }
         user::put(at, bits)?;
     }
