@@ -110,10 +110,17 @@ fn words_of_no_mapping_are_left_alone_and_those_of_one_are_written_whole() {
     type1.map(200 * 4096, 80);
     let mut bits = [5, 0x8000_0000_0000_0001, u64::MAX, 3, u64::MAX, 9];
     assert_eq!(type1.get((0, 384 * 4096), &mut bits), Ok(384 * 4096));
-    // Before a mapping the caller's bits stay, after it they go.
+    // In a word that a mapping begins in the middle of the caller's bits stay, in others they go.
     assert_eq!(
         bits,
-        [5, 0xc1, u64::MAX, u64::MAX << 8 | 3, (1 << 24) - 1, 9]
+        [
+            5,
+            0x8000_0000_0000_00c1,
+            u64::MAX,
+            u64::MAX << 8 | 3,
+            (1 << 24) - 1,
+            9
+        ]
     );
 }
 
