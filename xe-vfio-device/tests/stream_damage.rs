@@ -10,8 +10,8 @@ use xe_vfio_device::stream::frame::{
     FRAME_HEADER_SIZE, FrameError, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble,
 };
 use xe_vfio_device::stream::{
-    AttemptId, DecodeError, DecodeFault, Decoder, Event, Limits, Manifest, Opening, Place,
-    SparseError, StreamError,
+    AttemptId, DecodeError, DecodeFault, Decoder, Event, Flags, Limits, Manifest, Opening, Part,
+    Place, SparseError, StreamError,
 };
 
 /// Decodes `bytes` as far as they go; answers the state that was handed out and how it ended.
@@ -31,7 +31,7 @@ fn decode(bytes: &[u8], limits: &Limits) -> (Vec<u8>, Result<(), DecodeError>) {
             Ok(Event::Data(pieces)) => pieces.append_to(&mut state),
             Ok(Event::End(_)) if left.is_empty() => return (state, Ok(())),
             Ok(Event::End(_)) => return (state, decoder.accept(left).map(|_| ())),
-            Ok(Event::More | Event::Manifest(_)) => {}
+            Ok(Event::More | Event::Manifest(_) | Event::Index) => {}
             Ok(Event::Abort(reason)) => panic!("an abort out of nothing: {reason}"),
             Err(error) => return (state, Err(error)),
         }
@@ -202,6 +202,8 @@ fn preamble(change: impl Fn(&mut [u8])) -> [u8; PREAMBLE_SIZE] {
         manifest_length: blob.len() as u32,
         manifest_checksum: 0,
         attempt: AttemptId::NONE,
+        part: Part::WHOLE,
+        flags: Flags::NONE,
     }
     .encode();
     change(&mut bytes);
@@ -221,13 +223,28 @@ fn another_format_a_newer_version_and_unknown_flags_are_called_by_their_names() 
         FrameError::Version(3).into()
     );
     assert_eq!(
-        fault(&preamble(|bytes| bytes[10] = 4)),
-        FrameError::Flags(4).into()
+        fault(&preamble(|bytes| bytes[10] = 8)),
+        FrameError::Flags(8).into()
     );
     assert_eq!(
         fault(&preamble(|bytes| bytes[18] = 1)),
         FrameError::Reserved(1).into()
     );
+    for (flags, number, count) in [(2, 0, 0), (2, 0, 1), (2, 2, 2), (2, 0, 9), (6, 0, 2)] {
+        let announced = |bytes: &mut [u8]| {
+            bytes[10] = flags;
+            (bytes[18], bytes[19]) = (number, count);
+        };
+        assert_eq!(
+            fault(&preamble(announced)),
+            FrameError::Announced {
+                flags: flags.into(),
+                number,
+                count
+            }
+            .into()
+        );
+    }
     let unknown_type = |frame_type: u8, flags: u8| {
         let (mut stream, _) = small();
         let at = frames(&stream)[0].start;
@@ -396,6 +413,8 @@ fn a_manifest_is_decoded_only_when_its_checksum_holds() {
         manifest_length: 300,
         manifest_checksum: crc64(&blob),
         attempt: AttemptId::NONE,
+        part: Part::WHOLE,
+        flags: Flags::NONE,
     };
     let refused = fault(&[&preamble.encode()[..], &blob].concat());
     assert!(matches!(refused, DecodeFault::Manifest(_)), "{refused:?}");

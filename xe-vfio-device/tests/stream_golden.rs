@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use support::*;
-use xe_vfio_device::stream::{Limits, Manifest, Opening, Receipt, StreamError, VfOutcome, Writer};
+use xe_vfio_device::stream::{
+    AttemptId, Limits, Manifest, Opening, Receipt, StreamError, VfOutcome, Writer,
+};
 use xe_vfio_device::xe::{Account, Expectation};
 
 /// A VF without VRAM, and as little as a host may show of it.
@@ -86,6 +88,27 @@ fn zeros_that_do_not_travel_have_the_golden_bytes() {
     let totals = reader.finish_file(&account(&state)).expect("a good stream");
     assert_eq!(totals.wire_bytes, bytes.len() as u64);
     assert!(totals.zero_bytes >= 2 * PAGE, "{totals:?}");
+}
+
+#[test]
+fn a_file_with_an_index_has_the_golden_bytes() {
+    let state = golden_state();
+    let mut bytes = Vec::new();
+    let mut writer = Writer::indexed(&mut bytes, &golden_manifest(), 1 << 20, AttemptId(7))
+        .expect("a vector takes all");
+    for payload in state.chunks(160) {
+        writer.frame(payload).expect("a vector takes all");
+    }
+    writer.finish(&account(&state)).expect("a vector takes all");
+    let bytes = golden("indexed-v2.xevf", &bytes);
+    let (_, mut reader) = Opening::read(&bytes[..], &Limits::default()).expect("a good opening");
+    assert!(reader.is_indexed());
+    let (mut buf, mut received) = (Vec::new(), Vec::new());
+    while let Some(payload) = reader.next(&mut buf).expect("a good stream") {
+        received.extend_from_slice(payload);
+    }
+    assert_eq!(received, state);
+    reader.finish_file(&account(&state)).expect("a good stream");
 }
 
 #[test]

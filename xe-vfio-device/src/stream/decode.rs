@@ -10,10 +10,12 @@
 use super::attempt::AttemptId;
 use super::crc::{Crc64, crc64};
 use super::fault::{DecodeError, DecodeFault, Place};
+use super::flags::Flags;
 use super::frame::{
     self, END_SIZE, End, FRAME_DEFAULT, FRAME_HEADER_SIZE, FRAME_MAX, FrameHeader, FrameType,
-    PREAMBLE_SIZE, Preamble, REASON_MAX, Totals,
+    PREAMBLE_SIZE, Part, Preamble, REASON_MAX, Totals,
 };
+use super::index::{self, Compared, Entry, INDEX_MAX, IndexError};
 use super::manifest::{MANIFEST_MAX, Manifest};
 use super::sparse::{Pieces, RUN_SIZE, TAIL_SIZE};
 
@@ -45,6 +47,8 @@ pub enum Event<'a> {
     Manifest(Box<Manifest>),
     /// Device state.
     Data(Pieces<'a>),
+    /// The index, which tells what the frames before it are.
+    Index,
     /// The sender stopped for this reason; the state received so far is of no use.
     Abort(String),
     /// The stream is complete and whole.
@@ -65,8 +69,13 @@ enum Step {
 pub struct Decoder {
     limits: Limits,
     step: Step,
-    frame_max: u32,
+    bounds: Bounds,
     attempt: AttemptId,
+    part: Part,
+    /// What the index has to be, when one was announced.
+    index: Option<Compared>,
+    /// The index came and was good.
+    has_index: bool,
     /// Data and sparse frames so far, which is the number of the frame in turn.
     sequence: u64,
     payload_bytes: u64,
@@ -85,8 +94,11 @@ impl Decoder {
                 frame: limits.frame.min(FRAME_MAX),
             },
             step: Step::Preamble,
-            frame_max: 0,
+            bounds: Bounds::default(),
             attempt: AttemptId::NONE,
+            part: Part::WHOLE,
+            index: None,
+            has_index: false,
             sequence: 0,
             payload_bytes: 0,
             zero_bytes: 0,
@@ -126,9 +138,23 @@ impl Decoder {
         }
     }
 
-    /// Most payload bytes of a frame of this stream; known once the manifest is.
+    /// Most payload bytes of a frame of state of this stream; known once the manifest is.
     pub fn frame_max(&self) -> u32 {
-        self.frame_max
+        self.bounds.frame
+    }
+
+    /// Which of the stream's connections the opening came on; known once the manifest is.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// Whether an index was announced; known once the manifest is.
+    pub fn is_indexed(&self) -> bool {
+        self.index.is_some()
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// Takes the next [`Decoder::need`] bytes.
@@ -137,9 +163,18 @@ impl Decoder {
     /// [`DecodeError`] for any byte that no writer would have written; the decoder has then ended. Fewer or more bytes than
     /// needed are such an error too.
     pub fn accept<'a>(&mut self, bytes: &'a [u8]) -> Result<Event<'a>, DecodeError> {
+        self.accept_summed(bytes, None)
+    }
+
+    /// As [`Decoder::accept`] for a payload whose checksum another thread has computed.
+    pub(super) fn accept_summed<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        summed: Option<u64>,
+    ) -> Result<Event<'a>, DecodeError> {
         let (offset, place) = (self.offset, self.place());
         let step = std::mem::replace(&mut self.step, Step::Ended);
-        let result = self.take(step, bytes);
+        let result = self.take(step, bytes, summed);
         self.offset += bytes.len() as u64;
         result.map_err(|fault| DecodeError {
             offset,
@@ -160,21 +195,40 @@ impl Decoder {
         }
     }
 
+    /// The error for a frame that is not as long as an index tells.
+    pub(super) fn misplaced(&self, told: u64, found: u64) -> DecodeError {
+        DecodeError {
+            offset: self.offset,
+            place: self.place(),
+            fault: IndexError::Frame { told, found }.into(),
+        }
+    }
+
     fn place(&self) -> Place {
         match self.step {
             Step::Preamble => Place::Preamble,
             Step::Manifest(_) => Place::Manifest,
-            Step::Header | Step::Payload(..) => Place::Frame(self.sequence),
+            Step::Header | Step::Payload(..) => Place::Frame(self.in_turn()),
             Step::Ended => Place::End,
         }
     }
 
-    fn take<'a>(&mut self, step: Step, bytes: &'a [u8]) -> Result<Event<'a>, DecodeFault> {
+    /// Number of the next frame.
+    fn in_turn(&self) -> u64 {
+        self.sequence + u64::from(self.has_index)
+    }
+
+    fn take<'a>(
+        &mut self,
+        step: Step,
+        bytes: &'a [u8],
+        summed: Option<u64>,
+    ) -> Result<Event<'a>, DecodeFault> {
         match step {
             Step::Preamble => self.preamble(exact(bytes)?),
             Step::Manifest(preamble) => self.manifest(&preamble, bytes),
             Step::Header => self.header(exact(bytes)?),
-            Step::Payload(header, raw) => self.payload(header, &raw, bytes),
+            Step::Payload(header, raw) => self.payload(header, &raw, bytes, summed),
             Step::Ended => Err(DecodeFault::Ended),
         }
     }
@@ -193,8 +247,13 @@ impl Decoder {
             1,
             self.limits.frame,
         )?;
-        self.frame_max = preamble.frame_max;
+        self.bounds.frame = preamble.frame_max;
+        if preamble.flags.contains(Flags::INDEXED) {
+            self.bounds.index = Some(INDEX_MAX.min(self.limits.frame));
+            self.index = Some(Compared::new());
+        }
         self.attempt = preamble.attempt;
+        self.part = preamble.part;
         self.digest = frame::digest(bytes);
         self.step = Step::Manifest(preamble);
         Ok(Event::More)
@@ -214,15 +273,31 @@ impl Decoder {
 
     fn header(&mut self, bytes: &[u8; FRAME_HEADER_SIZE]) -> Result<Event<'static>, DecodeFault> {
         let header = FrameHeader::decode(bytes)?;
-        if header.sequence != self.sequence {
+        let expected = self.in_turn();
+        if header.sequence != expected {
             return Err(DecodeFault::Sequence {
                 found: header.sequence,
-                expected: self.sequence,
+                expected,
             });
         }
-        check_length(&header, self.frame_max)?;
+        self.in_place(header.frame_type)?;
+        self.bounds.check(&header)?;
         self.step = Step::Payload(header, *bytes);
         Ok(Event::More)
+    }
+
+    /// Whether a frame of this type may come here: an index once, where it was announced, and behind it the end only.
+    fn in_place(&self, frame_type: FrameType) -> Result<(), IndexError> {
+        match frame_type {
+            FrameType::Index if self.index.is_none() || self.has_index => {
+                Err(IndexError::Unannounced)
+            }
+            FrameType::End if self.index.is_some() && !self.has_index => Err(IndexError::Missing),
+            FrameType::Data | FrameType::Sparse | FrameType::Abort if self.has_index => {
+                Err(IndexError::Unannounced)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn payload<'a>(
@@ -230,18 +305,25 @@ impl Decoder {
         header: FrameHeader,
         raw: &[u8; FRAME_HEADER_SIZE],
         bytes: &'a [u8],
+        summed: Option<u64>,
     ) -> Result<Event<'a>, DecodeFault> {
         whole(bytes, header.length)?;
-        check(
-            "frame",
-            frame::stored_checksum(raw),
-            frame::checksum(raw, bytes),
-        )?;
+        let computed = summed.unwrap_or_else(|| frame::checksum(raw, bytes));
+        check("frame", frame::stored_checksum(raw), computed)?;
         match header.frame_type {
             FrameType::Data => Ok(self.state(raw, Pieces::plain(bytes))),
             FrameType::Sparse => {
-                let pieces = Pieces::sparse(bytes, self.frame_max)?;
+                let pieces = Pieces::sparse(bytes, self.bounds.frame)?;
                 Ok(self.state(raw, pieces))
+            }
+            FrameType::Index => {
+                let next = self.entry();
+                let compared = self.index.as_ref().ok_or(IndexError::Unannounced)?;
+                compared.check(bytes, next)?;
+                self.digest.update(raw);
+                self.has_index = true;
+                self.step = Step::Header;
+                Ok(Event::Index)
             }
             FrameType::Abort => {
                 let reason = String::from_utf8(bytes.to_vec()).map_err(|_| DecodeFault::Reason)?;
@@ -259,8 +341,20 @@ impl Decoder {
         }
     }
 
+    /// Where the frame begins whose header was just accepted.
+    fn entry(&self) -> Entry {
+        Entry {
+            offset: self.offset - FRAME_HEADER_SIZE as u64,
+            state: self.payload_bytes,
+        }
+    }
+
     fn state<'a>(&mut self, raw: &[u8; FRAME_HEADER_SIZE], pieces: Pieces<'a>) -> Event<'a> {
         self.digest.update(raw);
+        let entry = self.entry();
+        if let Some(index) = &mut self.index {
+            index.add(entry);
+        }
         self.payload_bytes += pieces.len() as u64;
         self.zero_bytes += pieces.zeros() as u64;
         self.sequence += 1;
@@ -269,15 +363,30 @@ impl Decoder {
     }
 }
 
-/// Whether a frame may have the length that its header tells.
-pub(super) fn check_length(header: &FrameHeader, frame_max: u32) -> Result<(), DecodeFault> {
-    let (what, least, most) = match header.frame_type {
-        FrameType::Data => ("data frame", 1, frame_max),
-        FrameType::Sparse => ("sparse frame", (RUN_SIZE + TAIL_SIZE) as u32, frame_max),
-        FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
-        FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),
-    };
-    bounded(what, header.length, least, most)
+/// How long the frames of a stream may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Payload bytes of a frame of state.
+    frame: u32,
+    /// Payload bytes of an index, where there is one.
+    index: Option<u32>,
+}
+
+impl Bounds {
+    /// Whether a frame may have the length that its header tells.
+    pub(super) fn check(self, header: &FrameHeader) -> Result<(), DecodeFault> {
+        let (what, least, most) = match header.frame_type {
+            FrameType::Data => ("data frame", 1, self.frame),
+            FrameType::Sparse => ("sparse frame", (RUN_SIZE + TAIL_SIZE) as u32, self.frame),
+            FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
+            FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),
+            FrameType::Index => {
+                let most = self.index.ok_or(IndexError::Unannounced)?;
+                ("index", index::TAIL_SIZE as u32, most)
+            }
+        };
+        bounded(what, header.length, least, most)
+    }
 }
 
 fn bounded(what: &'static str, found: u32, least: u32, most: u32) -> Result<(), DecodeFault> {

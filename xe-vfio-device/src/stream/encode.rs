@@ -7,10 +7,12 @@
 
 use super::attempt::AttemptId;
 use super::crc::{Crc64, crc64};
+use super::flags::Flags;
 use super::frame::{
-    self, END_SIZE, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, PREAMBLE_SIZE, Preamble,
+    self, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, PREAMBLE_SIZE, Part, Preamble,
     REASON_MAX, Totals,
 };
+use super::index::{Entry, Noted};
 use super::manifest::{Manifest, ManifestError};
 use super::outgoing::Frame;
 use super::zeros::Elision;
@@ -26,6 +28,7 @@ pub struct Encoder {
     digest: Crc64,
     frame_max: u32,
     elision: Elision,
+    index: Option<Noted>,
 }
 
 impl Encoder {
@@ -38,30 +41,73 @@ impl Encoder {
         frame_max: u32,
         attempt: AttemptId,
     ) -> Result<(Self, Vec<u8>), ManifestError> {
+        Self::with_flags(manifest, frame_max, attempt, Flags::NONE)
+    }
+
+    /// As [`Encoder::new`], for a stream with features that its reader has to know. With [`Flags::INDEXED`] the end record gets an index of the
+    /// frames before it; for [`Flags::SPLIT`] there is [`Encoder::split`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_flags(
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+        flags: Flags,
+    ) -> Result<(Self, Vec<u8>), ManifestError> {
+        let (encoder, openings) = Self::begin(manifest, frame_max, attempt, flags, 1)?;
+        Ok((encoder, openings.concat()))
+    }
+
+    /// As [`Encoder::new`] for frames that go over `connections` connections (2 to 8), in ascending order on each; answers the opening of each. The
+    /// first one gets the end too.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn split(
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+        connections: u8,
+    ) -> Result<(Self, Vec<Vec<u8>>), ManifestError> {
+        Self::begin(manifest, frame_max, attempt, Flags::SPLIT, connections)
+    }
+
+    fn begin(
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+        flags: Flags,
+        count: u8,
+    ) -> Result<(Self, Vec<Vec<u8>>), ManifestError> {
         let blob = manifest.encode()?;
-        let preamble = Preamble {
-            frame_max,
-            manifest_version: Manifest::newest_version(),
-            manifest_length: blob.len() as u32,
-            manifest_checksum: crc64(&blob),
-            attempt,
-        }
-        .encode();
-        let mut opening = Vec::with_capacity(PREAMBLE_SIZE + blob.len());
-        opening.extend_from_slice(&preamble);
-        opening.extend_from_slice(&blob);
-        let wire_bytes = opening.len() as u64;
+        let preamble = |number| {
+            Preamble {
+                flags,
+                frame_max,
+                manifest_version: Manifest::newest_version(),
+                manifest_length: blob.len() as u32,
+                manifest_checksum: crc64(&blob),
+                attempt,
+                part: Part { number, count },
+            }
+            .encode()
+        };
+        let openings: Vec<_> = (0..count)
+            .map(|number| [&preamble(number), &blob[..]].concat())
+            .collect();
         Ok((
             Self {
                 sequence: 0,
                 payload_bytes: 0,
-                wire_bytes,
+                wire_bytes: (PREAMBLE_SIZE + blob.len()) as u64,
                 zero_bytes: 0,
-                digest: frame::digest(&preamble),
+                digest: frame::digest(&preamble(0)),
                 frame_max,
                 elision: Elision::default(),
+                index: flags.contains(Flags::INDEXED).then(Noted::default),
             },
-            opening,
+            openings,
         ))
     }
 
@@ -102,14 +148,31 @@ impl Encoder {
             sequence: self.sequence,
         };
         frame.header = header.encode_pieces(frame.payload(payload));
+        let entry = self.entry();
+        if let Some(index) = &mut self.index {
+            index.add(entry);
+        }
         self.payload_bytes += payload.len() as u64;
         self.zero_bytes += frame.zeros() as u64;
         self.count(&frame.header, header.length);
     }
 
-    /// The end record's frame and the stream's totals with it.
-    pub fn end(mut self, by_kind: ByKind) -> ([u8; FRAME_HEADER_SIZE + END_SIZE], Totals) {
+    fn entry(&self) -> Entry {
+        Entry {
+            offset: self.wire_bytes,
+            state: self.payload_bytes,
+        }
+    }
+
+    /// The index if there is one, the end record's frame, and the stream's totals with them.
+    pub fn end(mut self, by_kind: ByKind) -> (Vec<u8>, Totals) {
         let totals = self.totals();
+        let mut bytes = Vec::new();
+        if let Some(index) = self.index.take() {
+            let payload = index.encode(self.entry());
+            bytes.extend_from_slice(&self.last(FrameType::Index, &payload));
+            bytes.extend_from_slice(&payload);
+        }
         let end = End {
             payload_bytes: totals.payload_bytes,
             frames: totals.frames,
@@ -117,9 +180,8 @@ impl Encoder {
             digest: self.digest.finish(),
         }
         .encode();
-        let mut bytes = [0; FRAME_HEADER_SIZE + END_SIZE];
-        bytes[..FRAME_HEADER_SIZE].copy_from_slice(&self.last(FrameType::End, &end));
-        bytes[FRAME_HEADER_SIZE..].copy_from_slice(&end);
+        bytes.extend_from_slice(&self.last(FrameType::End, &end));
+        bytes.extend_from_slice(&end);
         (
             bytes,
             Totals {

@@ -4,6 +4,7 @@
 use thiserror::Error;
 
 use super::frame::FrameError;
+use super::index::IndexError;
 use super::manifest::ManifestError;
 use super::sparse::SparseError;
 
@@ -19,6 +20,9 @@ pub enum DecodeFault {
     /// The runs of a sparse frame.
     #[error(transparent)]
     Sparse(#[from] SparseError),
+    /// The index of a file.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// A length above the receiver's limit.
     #[error("The {what} has {found} bytes, {least} to {most} are accepted here")]
     Length {

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::attempt::AttemptId;
 use super::crc::{Crc64, crc64};
+use super::flags::Flags;
 use crate::xe::{ByKind, PacketType, Tally};
 
 /// First bytes of a stream. The line ends and the high bit show a transfer that treated it as text.
@@ -50,20 +51,56 @@ pub enum FrameError {
         /// Checksum of its bytes.
         computed: u64,
     },
-    /// Flags of the preamble or of a frame are set.
-    #[error("Flags {0:#06x} are set, and this build knows none: update the older host")]
+    /// Flags of the preamble or of a frame are set that this build does not know.
+    #[error("Flags {0:#06x} are set, and this build does not know them: update the older host")]
     Flags(u16),
+    /// Features that do not go together, or the place of a connection that cannot be.
+    #[error(
+        "The preamble announces what no sender does: flags {flags:#06x}, connection {number} of {count}"
+    )]
+    Announced {
+        /// The flags.
+        flags: u16,
+        /// Number of the connection.
+        number: u8,
+        /// How many there are.
+        count: u8,
+    },
     /// Bytes that have to be zero are not.
     #[error("Reserved bytes hold {0:#x} instead of zero: update the older host")]
     Reserved(u64),
     /// A frame type that this build does not know.
-    #[error("Frame type {0} is unknown to this build, which knows 1 to 4: update the older host")]
+    #[error(
+        "Frame type {0} is unknown to this build, which knows 1 to 4 and 6: update the older host"
+    )]
     Type(u16),
+}
+
+/// Most connections that a stream may be split over.
+pub const CONNECTIONS_MAX: u8 = 8;
+
+/// Which of a stream's connections this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// From 0; the first one carries the end of the stream and the receipt.
+    pub number: u8,
+    /// How many there are, 1 to [`CONNECTIONS_MAX`].
+    pub count: u8,
+}
+
+impl Part {
+    /// The only connection.
+    pub const WHOLE: Self = Self {
+        number: 0,
+        count: 1,
+    };
 }
 
 /// The first 56 bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preamble {
+    /// What a reader has to know to read on.
+    pub flags: Flags,
     /// Most payload bytes of any data frame that follows.
     pub frame_max: u32,
     /// Version of the manifest's encoding.
@@ -74,6 +111,8 @@ pub struct Preamble {
     pub manifest_checksum: u64,
     /// The attempt at a migration that the stream belongs to.
     pub attempt: AttemptId,
+    /// Which of the stream's connections this is; [`Part::WHOLE`] without [`Flags::SPLIT`].
+    pub part: Part,
 }
 
 impl Preamble {
@@ -82,6 +121,10 @@ impl Preamble {
         let mut bytes = [0; PREAMBLE_SIZE];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[10..12].copy_from_slice(&self.flags.bits().to_le_bytes());
+        if self.flags.contains(Flags::SPLIT) {
+            bytes[18..20].copy_from_slice(&[self.part.number, self.part.count]);
+        }
         bytes[12..16].copy_from_slice(&self.frame_max.to_le_bytes());
         bytes[16..18].copy_from_slice(&self.manifest_version.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.manifest_length.to_le_bytes());
@@ -109,20 +152,33 @@ impl Preamble {
         if found != computed {
             return Err(FrameError::Preamble { found, computed });
         }
-        let flags = u16::from_le_bytes(array(bytes, 10));
-        if flags != 0 {
-            return Err(FrameError::Flags(flags));
-        }
-        let reserved = u16::from_le_bytes(array(bytes, 18));
-        if reserved != 0 {
-            return Err(FrameError::Reserved(reserved.into()));
-        }
+        let flags = Flags::from_bits(u16::from_le_bytes(array(bytes, 10)));
+        let flags = flags.map_err(FrameError::Flags)?;
+        let part @ [number, count] = array(bytes, 18);
+        let part = if flags.contains(Flags::SPLIT) {
+            let indexed = flags.contains(Flags::INDEXED);
+            // An index has the offsets of a file, and a file is in one piece.
+            if indexed || !(2..=CONNECTIONS_MAX).contains(&count) || number >= count {
+                return Err(FrameError::Announced {
+                    flags: flags.bits(),
+                    number,
+                    count,
+                });
+            }
+            Part { number, count }
+        } else if part == [0, 0] {
+            Part::WHOLE
+        } else {
+            return Err(FrameError::Reserved(u16::from_le_bytes(part).into()));
+        };
         Ok(Self {
+            flags,
             frame_max: u32::from_le_bytes(array(bytes, 12)),
             manifest_version: u16::from_le_bytes(array(bytes, 16)),
             manifest_length: u32::from_le_bytes(array(bytes, 20)),
             manifest_checksum: u64::from_le_bytes(array(bytes, 24)),
             attempt: AttemptId(u128::from_le_bytes(array(bytes, 32))),
+            part,
         })
     }
 }
@@ -139,6 +195,8 @@ pub enum FrameType {
     End = 3,
     /// Bytes of the device's state with runs of zeros left out.
     Sparse = 4,
+    /// Where the frames of state stand in the file; the end record follows.
+    Index = 6,
 }
 
 /// A frame's header without its checksum.
@@ -182,6 +240,7 @@ impl FrameHeader {
             2 => FrameType::Abort,
             3 => FrameType::End,
             4 => FrameType::Sparse,
+            6 => FrameType::Index,
             unknown => return Err(FrameError::Type(unknown)),
         };
         let flags = u16::from_le_bytes(array(bytes, 2));
@@ -230,7 +289,7 @@ pub(super) fn digest(preamble: &[u8; PREAMBLE_SIZE]) -> Crc64 {
 pub struct Totals {
     /// Bytes of device state.
     pub payload_bytes: u64,
-    /// All bytes of the stream: preamble, manifest, headers, payloads, end record.
+    /// All bytes of the stream: preamble, manifest, headers, payloads, index, end record; the openings of further connections left out.
     pub wire_bytes: u64,
     /// Data and sparse frames.
     pub frames: u64,

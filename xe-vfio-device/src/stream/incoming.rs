@@ -5,9 +5,9 @@
 use std::io::{self, ErrorKind, Read};
 
 use super::attempt::AttemptId;
-use super::decode::{Decoder, Event, check_length};
+use super::decode::{Bounds, Decoder, Event};
 use super::error::StreamError;
-use super::frame::{End, FRAME_HEADER_SIZE, FrameHeader, FrameType, Totals};
+use super::frame::{self, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, Part, Totals};
 use super::sparse::Pieces;
 use crate::xe::Account;
 
@@ -19,6 +19,10 @@ pub struct Raw {
     payload_bytes: usize,
     error: Option<io::Error>,
     is_last: bool,
+    /// The checksum of header and payload, when it was computed already.
+    summed: Option<u64>,
+    /// Bytes of the frame as an index told, when they are not those that it has.
+    told: Option<u64>,
 }
 
 impl Raw {
@@ -30,7 +34,42 @@ impl Raw {
             payload_bytes: 0,
             error: None,
             is_last: false,
+            summed: None,
+            told: None,
         }
+    }
+
+    /// A frame that could not be read.
+    pub(crate) fn unread(error: Option<io::Error>) -> Self {
+        Self {
+            error,
+            is_last: true,
+            ..Self::new()
+        }
+    }
+
+    /// Whether its header tells of an index. Not checked.
+    pub(crate) fn is_index(&self) -> bool {
+        let header = FrameHeader::decode(&self.header);
+        header.is_ok_and(|header| header.frame_type == FrameType::Index) && self.told.is_none()
+    }
+
+    /// The number that its header tells; `None` when there is no whole header of a frame. Not checked.
+    pub fn sequence(&self) -> Option<u64> {
+        let header = FrameHeader::decode(&self.header);
+        let whole = self.header_bytes == FRAME_HEADER_SIZE;
+        header.ok().filter(|_| whole).map(|header| header.sequence)
+    }
+
+    /// Computes the checksum of a frame that came whole, so that the [`Checker`] need not; whether it is the one that the
+    /// frame bears.
+    pub fn sum(&mut self, payload: &[u8]) -> bool {
+        let Some(payload) = payload.get(..self.payload_bytes) else {
+            return false;
+        };
+        let summed = frame::checksum(&self.header, payload);
+        self.summed = Some(summed);
+        frame::stored_checksum(&self.header) == summed
     }
 
     /// Whether no frame can follow: the stream has ended, well or not.
@@ -50,24 +89,71 @@ impl Default for Raw {
     }
 }
 
+/// How the frames of one stream are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Framing(Bounds);
+
+impl Framing {
+    /// A frame from `bytes` of a file that an index tells of, header first. The payload begins behind the header.
+    pub fn frame(self, raw: &mut Raw, bytes: &[u8]) {
+        let told = bytes.len() as u64;
+        let Some((header, payload)) = bytes.split_first_chunk::<FRAME_HEADER_SIZE>() else {
+            *raw = Raw {
+                is_last: true,
+                ..Raw::new()
+            };
+            return;
+        };
+        *raw = Raw {
+            header: *header,
+            header_bytes: FRAME_HEADER_SIZE,
+            payload_bytes: payload.len(),
+            is_last: true,
+            ..Raw::new()
+        };
+        // What is wrong here is the checker's to say.
+        let Ok(decoded) = FrameHeader::decode(header) else {
+            return;
+        };
+        if self.0.check(&decoded).is_err() {
+            return;
+        }
+        if decoded.length as usize != payload.len() {
+            raw.told = Some(told);
+            return;
+        }
+        raw.is_last = ends(decoded.frame_type);
+    }
+}
+
+/// Whether no frame follows one of this type.
+fn ends(frame_type: FrameType) -> bool {
+    matches!(frame_type, FrameType::Abort | FrameType::End)
+}
+
 /// Receives frames.
 #[derive(Debug)]
 pub struct Inlet<R: Read> {
     inner: R,
-    frame_max: u32,
+    bounds: Bounds,
 }
 
 impl<R: Read> Inlet<R> {
-    pub(super) fn new(inner: R, frame_max: u32) -> Self {
-        Self { inner, frame_max }
+    pub(super) fn new(inner: R, bounds: Bounds) -> Self {
+        Self { inner, bounds }
     }
 
     /// The same stream, read through something else.
     pub fn map<T: Read>(self, wrap: impl FnOnce(R) -> T) -> Inlet<T> {
         Inlet {
             inner: wrap(self.inner),
-            frame_max: self.frame_max,
+            bounds: self.bounds,
         }
+    }
+
+    /// How its frames are read, for others that read the same stream.
+    pub fn framing(&self) -> Framing {
+        Framing(self.bounds)
     }
 
     /// Receives one frame; `room` answers memory for so many bytes of payload, never more than the stream's largest frame. What goes
@@ -86,13 +172,12 @@ impl<R: Read> Inlet<R> {
         let Ok(header) = FrameHeader::decode(&header) else {
             return;
         };
-        if check_length(&header, self.frame_max).is_err() {
+        if self.bounds.check(&header).is_err() {
             return;
         }
         let payload = room(header.length as usize);
         (raw.payload_bytes, raw.error) = self.fill(payload);
-        raw.is_last = raw.payload_bytes < payload.len()
-            || !matches!(header.frame_type, FrameType::Data | FrameType::Sparse);
+        raw.is_last = raw.payload_bytes < payload.len() || ends(header.frame_type);
     }
 
     /// Reads until `bytes` are full or the input ends; answers the bytes read, and why there were no more.
@@ -115,6 +200,17 @@ pub(super) fn fill(inner: &mut impl Read, bytes: &mut [u8]) -> (usize, Option<io
     (got, None)
 }
 
+/// What a frame was.
+#[derive(Debug)]
+pub enum Checked<'a> {
+    /// State.
+    State(Pieces<'a>),
+    /// The index; it tells what came before.
+    Index,
+    /// The end record, which was compared with what came.
+    End,
+}
+
 /// Checks frames in their order.
 pub struct Checker {
     decoder: Decoder,
@@ -132,8 +228,7 @@ impl Checker {
         }
     }
 
-    /// Checks the next frame and answers its state; `None` for the end record, which was then compared with what came.
-    /// `payload` is the memory that was given for it.
+    /// Checks the next frame and answers what it was. `payload` is the memory that was given for it.
     ///
     /// # Errors
     /// [`StreamError`]; the stream is then over and every later call answers [`StreamError::Over`].
@@ -141,7 +236,7 @@ impl Checker {
         &mut self,
         raw: &mut Raw,
         payload: &'a [u8],
-    ) -> Result<Option<Pieces<'a>>, StreamError> {
+    ) -> Result<Checked<'a>, StreamError> {
         if std::mem::replace(&mut self.failed, true) {
             return Err(StreamError::Over);
         }
@@ -149,17 +244,26 @@ impl Checker {
             return Err(self.cut(raw.error.take(), raw.header_bytes));
         }
         self.decoder.accept(&raw.header)?;
+        if let Some(told) = raw.told {
+            let found = FRAME_HEADER_SIZE + self.decoder.need();
+            return Err(self.decoder.misplaced(told, found as u64).into());
+        }
         if raw.payload_bytes < self.decoder.need() {
             return Err(self.cut(raw.error.take(), raw.payload_bytes));
         }
-        match self.decoder.accept(&payload[..raw.payload_bytes])? {
+        let payload = &payload[..raw.payload_bytes];
+        match self.decoder.accept_summed(payload, raw.summed)? {
             Event::Data(pieces) => {
                 self.failed = false;
-                Ok(Some(pieces))
+                Ok(Checked::State(pieces))
+            }
+            Event::Index => {
+                self.failed = false;
+                Ok(Checked::Index)
             }
             Event::End(end) => {
                 self.end = Some(end);
-                Ok(None)
+                Ok(Checked::End)
             }
             Event::Abort(reason) => Err(StreamError::Aborted {
                 received: self.decoder.totals().payload_bytes,
@@ -177,6 +281,21 @@ impl Checker {
     /// The attempt that the stream belongs to.
     pub fn attempt(&self) -> AttemptId {
         self.decoder.attempt()
+    }
+
+    /// Which of the stream's connections its opening came on.
+    pub fn part(&self) -> Part {
+        self.decoder.part()
+    }
+
+    /// Whether an index was announced.
+    pub fn is_indexed(&self) -> bool {
+        self.decoder.is_indexed()
+    }
+
+    /// Most payload bytes of a frame of state.
+    pub fn frame_max(&self) -> u32 {
+        self.decoder.frame_max()
     }
 
     /// What was received so far; everything after the end.

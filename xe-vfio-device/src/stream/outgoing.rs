@@ -38,7 +38,7 @@ impl Frame {
     pub fn zeros(&self) -> usize {
         match self.kind {
             FrameType::Sparse => self.table.zeros(),
-            FrameType::Data | FrameType::Abort | FrameType::End => 0,
+            _ => 0,
         }
     }
 
@@ -51,7 +51,7 @@ impl Frame {
     pub(super) fn payload<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let (runs, whole) = match self.kind {
             FrameType::Sparse => (self.table.runs(), None),
-            FrameType::Data | FrameType::Abort | FrameType::End => (&[][..], Some(payload)),
+            _ => (&[][..], Some(payload)),
         };
         let mut at = 0;
         let stay = runs.iter().map(move |run| {

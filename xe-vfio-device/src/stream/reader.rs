@@ -9,10 +9,9 @@ use std::io::Read;
 use super::attempt::AttemptId;
 use super::decode::{Decoder, Event, Limits};
 use super::error::StreamError;
-use super::frame::{PREAMBLE_SIZE, Totals};
-use super::incoming::{Checker, Inlet, Raw, cut, fill};
+use super::frame::{PREAMBLE_SIZE, Part, Totals};
+use super::incoming::{Checked, Checker, Inlet, Raw, cut, fill};
 use super::manifest::Manifest;
-use super::sparse::Pieces;
 use crate::xe::Account;
 
 /// The beginning of a stream.
@@ -37,7 +36,7 @@ impl Opening {
             return Err(StreamError::Over);
         };
         let reader = Reader {
-            inlet: Inlet::new(inner, decoder.frame_max()),
+            inlet: Inlet::new(inner, decoder.bounds()),
             checker: Checker::new(decoder),
             raw: Raw::new(),
             payload: Vec::new(),
@@ -71,20 +70,22 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// [`StreamError`]; the stream is then over and every later call answers [`StreamError::Over`].
     pub fn next<'a>(&mut self, buf: &'a mut Vec<u8>) -> Result<Option<&'a [u8]>, StreamError> {
-        if self.checker.has_ended() {
-            return Ok(None);
+        while !self.checker.has_ended() {
+            let payload = &mut self.payload;
+            self.inlet.frame(&mut self.raw, |length| {
+                payload.resize(length, 0);
+                &mut payload[..]
+            });
+            match self.checker.accept(&mut self.raw, &self.payload)? {
+                Checked::State(pieces) => {
+                    buf.clear();
+                    pieces.append_to(buf);
+                    return Ok(Some(&buf[..]));
+                }
+                Checked::Index | Checked::End => {}
+            }
         }
-        let payload = &mut self.payload;
-        self.inlet.frame(&mut self.raw, |length| {
-            payload.resize(length, 0);
-            &mut payload[..]
-        });
-        let pieces: Option<Pieces<'_>> = self.checker.accept(&mut self.raw, &self.payload)?;
-        Ok(pieces.map(|pieces| {
-            buf.clear();
-            pieces.append_to(buf);
-            &buf[..]
-        }))
+        Ok(None)
     }
 
     /// The two parts, for two threads.
@@ -95,6 +96,16 @@ impl<R: Read> Reader<R> {
     /// The attempt that the stream belongs to.
     pub fn attempt(&self) -> AttemptId {
         self.checker.attempt()
+    }
+
+    /// Which of the stream's connections it came on.
+    pub fn part(&self) -> Part {
+        self.checker.part()
+    }
+
+    /// Whether an index of the frames comes before the end record.
+    pub fn is_indexed(&self) -> bool {
+        self.checker.is_indexed()
     }
 
     /// What was received so far; everything after the end.

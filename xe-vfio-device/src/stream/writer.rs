@@ -11,6 +11,7 @@ use std::io::Write;
 use super::attempt::AttemptId;
 use super::encode::Encoder;
 use super::error::StreamError;
+use super::flags::Flags;
 use super::frame::{FRAME_DEFAULT, FRAME_MAX, Totals};
 use super::manifest::Manifest;
 use super::outgoing::{Frame, Outlet};
@@ -44,6 +45,28 @@ impl<W: Write> Writer<W> {
         attempt: AttemptId,
     ) -> Result<Self, StreamError> {
         let (encoder, opening) = Encoder::new(manifest, frame_max.clamp(1, FRAME_MAX), attempt)?;
+        let mut outlet = Outlet::new(inner);
+        outlet.flushed(&opening)?;
+        Ok(Self {
+            outlet,
+            encoder,
+            frame: Frame::new(),
+        })
+    }
+
+    /// As [`Writer::for_attempt`] for a file, with an index of the frames before the end record.
+    ///
+    /// # Errors
+    /// [`StreamError::Manifest`] and [`StreamError::Io`].
+    pub fn indexed(
+        inner: W,
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+    ) -> Result<Self, StreamError> {
+        let frame_max = frame_max.clamp(1, FRAME_MAX);
+        let indexed = Flags::INDEXED;
+        let (encoder, opening) = Encoder::with_flags(manifest, frame_max, attempt, indexed)?;
         let mut outlet = Outlet::new(inner);
         outlet.flushed(&opening)?;
         Ok(Self {

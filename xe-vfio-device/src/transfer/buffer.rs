@@ -5,16 +5,22 @@
 pub(crate) const BUFFER_SIZE: usize = 1 << 20;
 pub(super) const PAGE: usize = 4096;
 
-/// A page-aligned buffer of [`BUFFER_SIZE`] bytes.
+/// A page-aligned buffer, of [`BUFFER_SIZE`] bytes unless told otherwise.
 pub(super) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
+    size: usize,
 }
 
 impl Buffer {
     /// A buffer whose memory was touched: the first touch of a page costs more than a copy of it, and the guest would wait for it.
     pub(super) fn touched() -> Self {
-        let mut buffer = Self::zeroed();
+        Self::touched_of(BUFFER_SIZE)
+    }
+
+    /// As [`Buffer::touched`] of another size.
+    pub(super) fn touched_of(size: usize) -> Self {
+        let mut buffer = Self::of(size);
         for page in buffer.bytes().chunks_mut(PAGE) {
             page[0] = std::hint::black_box(0);
         }
@@ -24,17 +30,21 @@ impl Buffer {
     /// A buffer of zeros. As long as it is only read, the pages of a new one are all the kernel's page of zeros, which stays in
     /// the first cache.
     pub(super) fn zeroed() -> Self {
-        let bytes = vec![0; BUFFER_SIZE + PAGE];
+        Self::of(BUFFER_SIZE)
+    }
+
+    fn of(size: usize) -> Self {
+        let bytes = vec![0; size + PAGE];
         let start = bytes.as_ptr().align_offset(PAGE).min(PAGE);
-        Self { bytes, start }
+        Self { bytes, start, size }
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + BUFFER_SIZE]
+        &mut self.bytes[self.start..self.start + self.size]
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + BUFFER_SIZE]
+        &self.bytes[self.start..self.start + self.size]
     }
 }
 
@@ -43,11 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_a_mebibyte_of_zeros_that_begins_on_a_page() {
-        for mut buffer in [Buffer::zeroed(), Buffer::touched()] {
+    fn a_buffer_is_zeros_that_begin_on_a_page() {
+        let sized = Buffer::touched_of(3 * PAGE);
+        assert_eq!(sized.as_slice().len(), 3 * PAGE);
+        for mut buffer in [Buffer::zeroed(), Buffer::touched(), sized] {
             assert!(buffer.as_slice().iter().all(|byte| *byte == 0));
-            assert_eq!(buffer.bytes().len(), BUFFER_SIZE);
             assert!(buffer.bytes().as_ptr().addr().is_multiple_of(PAGE));
         }
+        assert_eq!(Buffer::touched().bytes().len(), BUFFER_SIZE);
     }
 }

@@ -49,6 +49,17 @@ pub enum SaveError {
     /// It could not be sent or written.
     #[error("The VF's state cannot be sent")]
     Stream(#[source] StreamError),
+    /// One of several connections failed.
+    #[error("Connection {number} of {count} (counted from 0) of the VF's state failed")]
+    Connection {
+        /// Which one.
+        number: usize,
+        /// How many there are.
+        count: usize,
+        /// What happened to it.
+        #[source]
+        source: StreamError,
+    },
     /// The destination said why it did not load it.
     #[error("The destination did not load the VF's state ({vf}): {reason}")]
     Refused {
@@ -86,6 +97,17 @@ pub enum LoadError {
     /// The stream is not whole, or the connection failed.
     #[error("The VF's state cannot be received")]
     Stream(#[source] StreamError),
+    /// One of several connections failed.
+    #[error("Connection {number} of {count} (counted from 0) of the VF's state failed")]
+    Connection {
+        /// Which one.
+        number: usize,
+        /// How many there are.
+        count: usize,
+        /// What happened to it.
+        #[source]
+        source: StreamError,
+    },
     /// The state is none that this VF can take.
     #[error("The state is not one that this VF can take")]
     Malformed(#[source] ParseError),

@@ -33,6 +33,14 @@ pub trait Source: Read + Send {
         Ok(())
     }
 
+    /// The file that this is, if it is one, to be read in several places at once.
+    ///
+    /// # Errors
+    /// When there is no fd for it.
+    fn file(&self) -> io::Result<Option<File>> {
+        Ok(None)
+    }
+
     /// What ends blocked reads, if reads can block.
     ///
     /// # Errors
@@ -95,6 +103,10 @@ impl<C: Connection> Source for Peer<C> {
 
 impl Source for File {
     const ENDS_WITH_STREAM: bool = true;
+
+    fn file(&self) -> io::Result<Option<File>> {
+        self.try_clone().map(Some)
+    }
 
     fn begin(&mut self, _: &Deadlines) -> io::Result<()> {
         Ok(())

@@ -8,6 +8,7 @@ use super::connection::{Closer, Connection};
 use super::deadlines::Deadlines;
 use super::error::SaveError;
 use super::file::PendingFile;
+use crate::stream::frame::CONNECTIONS_MAX;
 use crate::stream::{Receipt, ReceiptError};
 
 /// A place for a stream.
@@ -32,6 +33,16 @@ pub trait Sink: Write + Send {
 
     /// Asked after a failed write: what the other side has to say about it, waiting at most `linger`.
     fn why_broken(&mut self, linger: Duration) -> Option<SaveError>;
+
+    /// Hands out the connections that frames go over beside the first, which is this sink itself.
+    fn take_others(&mut self) -> Vec<Box<dyn Connection>> {
+        Vec::new()
+    }
+
+    /// Whether this is a file of this machine: it gets an index, and a thread of its own where there are cores for it.
+    fn is_file(&self) -> bool {
+        false
+    }
 
     /// The stream is complete: makes it count.
     ///
@@ -115,6 +126,73 @@ impl<C: Connection> Sink for Peer<C> {
     }
 }
 
+/// The other side of a stream that is split over several connections. The first is that of the end and of the receipt.
+pub struct Peers {
+    first: Peer<Box<dyn Connection>>,
+    others: Vec<Box<dyn Connection>>,
+}
+
+impl Peers {
+    /// Takes connections to the same listener on which nothing was sent or read: 1 to [`CONNECTIONS_MAX`] of them.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another number.
+    pub fn new(connections: Vec<Box<dyn Connection>>) -> io::Result<Self> {
+        let count = connections.len();
+        let mut connections = connections.into_iter();
+        match connections.next() {
+            Some(first) if count <= usize::from(CONNECTIONS_MAX) => Ok(Self {
+                first: Peer(first),
+                others: connections.collect(),
+            }),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("A stream goes over 1 to {CONNECTIONS_MAX} connections, not over {count}"),
+            )),
+        }
+    }
+}
+
+impl Write for Peers {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.first.write(bytes)
+    }
+
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.first.write_vectored(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.first.flush()
+    }
+}
+
+impl Sink for Peers {
+    fn begin(&mut self, deadlines: &Deadlines) -> io::Result<()> {
+        Sink::begin(&mut self.first, deadlines)
+    }
+
+    fn closer(&self) -> io::Result<Option<Closer>> {
+        Sink::closer(&self.first)
+    }
+
+    fn still_wanted(&mut self) -> Result<(), SaveError> {
+        self.first.still_wanted()
+    }
+
+    fn why_broken(&mut self, linger: Duration) -> Option<SaveError> {
+        self.first.why_broken(linger)
+    }
+
+    fn take_others(&mut self) -> Vec<Box<dyn Connection>> {
+        std::mem::take(&mut self.others)
+    }
+
+    fn confirm(&mut self, wait: Duration) -> Result<(), SaveError> {
+        self.first.confirm(wait)
+    }
+}
+
 /// A file that appears under its name when the stream in it is complete.
 #[derive(Debug)]
 pub struct FileSink(Option<PendingFile>);
@@ -161,6 +239,10 @@ impl Sink for FileSink {
 
     fn why_broken(&mut self, _: Duration) -> Option<SaveError> {
         None
+    }
+
+    fn is_file(&self) -> bool {
+        true
     }
 
     fn confirm(&mut self, _: Duration) -> Result<(), SaveError> {

@@ -26,16 +26,37 @@ pub enum Threads {
     Two,
 }
 
+/// Most threads that read a file ahead.
+const READERS: usize = 4;
+
 /// Cores from which on a thread of its own for the connection pays.
 const CORES: usize = 4;
 
 impl Threads {
     /// Whether the connection has its own thread.
     pub(super) fn staged(self) -> bool {
+        self.staged_from(CORES)
+    }
+
+    /// Whether a file that is written has its own thread. Nobody else works on it at the same time, so two cores are enough.
+    pub(super) fn staged_file(self) -> bool {
+        self.staged_from(2)
+    }
+
+    fn staged_from(self, cores: usize) -> bool {
         match self {
             Self::One => false,
             Self::Two => true,
-            Self::Auto => usable_cores() >= CORES,
+            Self::Auto => usable_cores() >= cores,
+        }
+    }
+
+    /// Threads that read a file ahead of the one that takes its frames; none with one core.
+    pub(super) fn readers(self) -> usize {
+        match self {
+            Self::One => 0,
+            Self::Two => 1,
+            Self::Auto => usable_cores().saturating_sub(1).min(READERS),
         }
     }
 }
@@ -53,6 +74,19 @@ pub struct Stages {
     pub device_idle: Duration,
     /// The connection's stage waited for that of the data fd.
     pub stream_idle: Duration,
+}
+
+impl Stages {
+    /// Of two that do the same work at the same time.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self {
+            device: self.device + other.device,
+            frames: self.frames + other.frames,
+            stream: self.stream + other.stream,
+            device_idle: self.device_idle + other.device_idle,
+            stream_idle: self.stream_idle + other.stream_idle,
+        }
+    }
 }
 
 /// Adds what `work` takes to `sum`.

@@ -15,6 +15,8 @@ use crate::stream::{Manifest, Pci, StreamError, VfOutcome};
 use crate::uapi::{Errno, InterruptSignal};
 use crate::xe::Expectation;
 
+mod files;
+
 const RING: usize = 512;
 const SIZE: usize = 3 << 20;
 

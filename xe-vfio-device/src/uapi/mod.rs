@@ -7,6 +7,7 @@
 //! - [`SignalMask`], [`ThreadInterrupt`] and [`InterruptSignal`] keep signals off a thread that reads or writes a data fd, and
 //!   let exactly one through when it has to be interrupted.
 //! - [`ReservedFd`] holds an fd number free.
+//! - [`set_direct`] has a file go past the page cache, [`is_cached`] says whether it is in it.
 //!
 //! Every function here is safe to call; errors are [`UapiError`], which names the call, the errno and the states around it.
 //! Facts: include/uapi/linux/vfio.h, drivers/vfio/vfio_main.c, drivers/vfio/pci/xe/main.c.
@@ -17,6 +18,7 @@ mod dma_logging;
 mod errno;
 mod error;
 mod feature;
+mod file;
 mod handle;
 mod iommufd;
 mod poll;
@@ -28,6 +30,7 @@ pub use data_fd::DataFd;
 pub use errno::Errno;
 pub use error::UapiError;
 pub use feature::MigrationFlags;
+pub use file::{is_cached, set_direct};
 pub use handle::{KernelVf, VfioHandle};
 pub use iommufd::{DirtyPageTable, alloc_ioas, attach, bind, can_track};
 pub use poll::{is_readable, wait_readable};

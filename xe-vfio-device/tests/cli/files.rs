@@ -30,6 +30,30 @@ fn a_saved_file_is_whole_and_shows_what_is_in_it() {
 }
 
 #[test]
+fn the_index_of_a_file_is_shown_and_one_without_is_read_all_the_same() {
+    let host = TestHost::new();
+    let file = host.filled_state(3);
+    let run = host.run(&["inspect", &file, "--index", "--json"]);
+    run.succeeds();
+    let value = run.json();
+    let frames = value["totals"]["frames"].as_u64().unwrap();
+    let index = value["index"].as_array().unwrap();
+    assert_eq!(value["indexed_frames"], frames);
+    assert_eq!(index.len() as u64, frames);
+    let last = &index[index.len() - 1];
+    let end = last["state"]["offset"].as_u64().unwrap() + last["state"]["bytes"].as_u64().unwrap();
+    assert_eq!(value["totals"]["state_bytes"], end);
+    let text = host.run(&["inspect", &file, "--index"]).stdout();
+    assert!(
+        text.contains(&format!("frame {}: bytes", frames - 1)),
+        "{text}"
+    );
+    let text = host.run(&["inspect", &golden("complete-v2.xevf")]).stdout();
+    assert!(text.contains("no index"), "{text}");
+    host.run(&["verify", &golden("indexed-v2.xevf")]).succeeds();
+}
+
+#[test]
 fn a_file_altered_anywhere_is_broken_and_the_place_is_named() {
     let host = TestHost::new();
     let file = host.file("state");

@@ -44,7 +44,7 @@ pub enum Command {
     #[command(after_long_help = RESET)]
     Restore(Restore),
     /// Show what is in a file
-    Inspect(OfFile),
+    Inspect(Inspect),
     /// Check every byte of a file
     Verify(OfFile),
 }
@@ -134,7 +134,17 @@ pub struct Restore {
     pub ending: Ending,
 }
 
-/// Arguments of `inspect` and `verify`.
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The file
+    pub file: PathBuf,
+    /// Show where each frame is in the file and in the state
+    #[arg(long)]
+    pub index: bool,
+}
+
+/// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct OfFile {
     /// The file

@@ -35,7 +35,10 @@ fn main() -> ExitCode {
         Command::Probe(arguments) => ("probe", probe::run(arguments, output)),
         Command::Save(arguments) => ("save", save::run(arguments, output)),
         Command::Restore(arguments) => ("restore", restore::run(arguments, output)),
-        Command::Inspect(arguments) => ("inspect", inspect::inspect(&arguments.file, output)),
+        Command::Inspect(arguments) => (
+            "inspect",
+            inspect::inspect(&arguments.file, arguments.index, output),
+        ),
         Command::Verify(arguments) => ("verify", verify::verify(&arguments.file, output)),
     };
     match result {

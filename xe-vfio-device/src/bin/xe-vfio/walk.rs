@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One pass over a stream's file that checks everything there is to check: preamble, manifest, each frame's checksum and
-//! number, each packet, the end record's totals and digest, and that nothing follows.
+//! number, each packet, the index, the end record's totals and digest, and that nothing follows. Several threads read and sum a file that has
+//! an index.
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
+use std::thread::{self, Scope};
 
 use indicatif::ProgressBar;
 use xe_vfio_device::stream::frame::{FRAME_MAX, PREAMBLE_SIZE, Preamble};
-use xe_vfio_device::stream::{DecodeError, Limits, Manifest, Opening, Reader, StreamError, Totals};
-use xe_vfio_device::xe::{Account, Expectation, Parser};
+use xe_vfio_device::stream::{
+    DecodeError, Index, Limits, Manifest, Piece, Pieces, StreamError, Totals,
+};
+use xe_vfio_device::transfer::{FileFrames, Threads};
+use xe_vfio_device::xe::{Account, Expectation, ParseError, Parser};
 
 /// What was found, as far as the file is good.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub struct Walk {
     pub totals: Totals,
     /// Payload bytes of the smallest and the largest data frame.
     pub frame_sizes: Option<(u32, u32)>,
+    /// Where the frames are, when the file has an index that can be used.
+    pub index: Option<Index>,
     /// Packets.
     pub account: Account,
     /// Where it stops to be good.
@@ -57,64 +64,81 @@ pub fn walk(path: &Path, bar: &ProgressBar) -> io::Result<Walk> {
     if file.read_exact(&mut head).is_ok() {
         walk.preamble = Preamble::decode(&head).ok();
     }
-    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let limits = Limits {
-        frame: FRAME_MAX,
-        ..Limits::default()
-    };
-    match Opening::read(file, &limits) {
-        Ok((manifest, reader)) => {
-            let expectation = Expectation::of(&manifest).sent_by(&manifest);
-            walk.manifest = Some(manifest);
-            walk.frames(reader, expectation, bar);
-        }
-        Err(error) => walk.fault = Some(of_stream(error, 0)),
-    }
+    let file = File::open(path)?;
+    thread::scope(|scope| walk.stream(scope, file, bar));
     Ok(walk)
 }
 
 impl Walk {
-    fn frames(
-        &mut self,
-        mut reader: Reader<BufReader<File>>,
-        expectation: Expectation,
-        bar: &ProgressBar,
-    ) {
-        let (mut parser, mut buffer) = (Parser::new(expectation), Vec::new());
-        self.totals = reader.totals();
+    fn stream<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, file: File, bar: &ProgressBar) {
+        let limits = Limits {
+            frame: FRAME_MAX,
+            ..Limits::default()
+        };
+        match FileFrames::open(scope, file, &limits, Threads::Auto) {
+            Ok((manifest, frames)) => {
+                let expectation = Expectation::of(&manifest).sent_by(&manifest);
+                self.manifest = Some(manifest);
+                self.index = frames.index().cloned();
+                self.frames(frames, expectation, bar);
+            }
+            Err(error) => self.fault = Some(of_stream(error, 0)),
+        }
+    }
+
+    fn frames(&mut self, mut frames: FileFrames<'_>, expectation: Expectation, bar: &ProgressBar) {
+        let mut parser = Parser::new(expectation);
+        self.totals = frames.totals();
         loop {
-            let at = reader.totals().wire_bytes;
-            let payload = match reader.next(&mut buffer) {
-                Ok(Some(payload)) => payload,
+            let at = frames.totals().wire_bytes;
+            let observed =
+                frames.next(|pieces| (pieces.len() as u32, observe(&mut parser, pieces)));
+            let (size, observed) = match observed {
+                Ok(Some(observed)) => observed,
                 Ok(None) => break,
                 Err(error) => {
                     self.fault = Some(of_stream(error, at));
                     break;
                 }
             };
-            let size = payload.len() as u32;
             let (least, most) = self.frame_sizes.unwrap_or((size, size));
             self.frame_sizes = Some((least.min(size), most.max(size)));
-            if let Err(error) = parser.observe(payload) {
+            if let Err(error) = observed {
                 self.fault = Some(fault(at, "packets", error));
                 break;
             }
             bar.set_position(at);
         }
-        self.totals = reader.totals();
+        self.totals = frames.totals();
         self.account = parser.account().clone();
         if self.fault.is_some() {
             return;
         }
         let end = self.totals.wire_bytes;
         let finished = match parser.finish() {
-            Ok(account) => reader
-                .finish_file(&account)
+            Ok(account) => frames
+                .finish(&account)
                 .map_err(|error| of_stream(error, end)),
             Err(error) => Err(fault(end, "packets", error)),
         };
         self.fault = finished.err();
     }
+}
+
+/// Shows a frame's state to the parser.
+fn observe(parser: &mut Parser, pieces: Pieces<'_>) -> Result<(), ParseError> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(bytes) => parser.observe(bytes)?,
+            Piece::Zeros(count) => {
+                for at in (0..count).step_by(ZEROS.len()) {
+                    parser.observe(&ZEROS[..(count - at).min(ZEROS.len())])?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn of_stream(error: StreamError, at: u64) -> Fault {

@@ -117,10 +117,11 @@ impl<S: Source> Job<'_, S> {
             Err(error) => return self.reset(vf.into(), unprepared(error)),
         };
         let (inlet, checker) = reader.into_parts();
-        let (vf, result) = thread::scope(|scope| match Supply::start(scope, self, inlet) {
-            Ok(supply) => self.moved(vf, checker, supply, expectation),
-            Err(error) => (vf.into(), Err(WatchError::Thread(error).into())),
-        });
+        let (vf, result) =
+            thread::scope(|scope| match Supply::start(scope, self, inlet, &checker) {
+                Ok(supply) => self.moved(vf, checker, supply, expectation),
+                Err(error) => (vf.into(), Err(WatchError::Thread(error).into())),
+            });
         // The receiving stage has ended: the connection is this thread's again.
         let network = self.context.deadlines.network;
         let waits = self.source.get().wait_at_most(network);

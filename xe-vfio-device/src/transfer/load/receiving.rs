@@ -8,30 +8,16 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use super::{Job, LoadError};
-use crate::stream::{Inlet, Raw};
+use crate::stream::{Checker, Inlet};
 use crate::transfer::belt::{Emptying, Filling, belt};
-use crate::transfer::buffer::Buffer;
+use crate::transfer::file::Ahead;
 use crate::transfer::incoming::Source;
+use crate::transfer::parcel::Parcel;
 use crate::transfer::shared::Shared;
 use crate::transfer::stages::{BUFFERS, Stages, timed};
 
 /// How soon a thread that waits for a silent sender notices that nobody wants its bytes any more.
 const SLICE: Duration = Duration::from_millis(100);
-
-/// A frame as it was received.
-pub(super) struct Parcel {
-    pub(super) buffer: Buffer,
-    pub(super) raw: Raw,
-}
-
-impl Parcel {
-    fn new() -> Box<Self> {
-        Box::new(Self {
-            buffer: Buffer::touched(),
-            raw: Raw::new(),
-        })
-    }
-}
 
 /// A source that is read until its deadline or until nobody wants it any more, whichever comes first.
 pub(super) struct Patient<S> {
@@ -55,8 +41,10 @@ impl<S: Source> Read for Patient<S> {
     }
 }
 
-/// What the receiving thread leaves.
-type Left<S> = (Inlet<Patient<S>>, Stages);
+/// What the receiving stage leaves: an inlet for what may come behind the stream, unless the stage has seen to that.
+type Left<S> = (Option<Inlet<Patient<S>>>, Stages);
+/// The same of its thread.
+type LeftByThread<S> = (Inlet<Patient<S>>, Stages);
 
 /// Brings frames from the receiving stage.
 pub(super) enum Supply<'scope, S: Source> {
@@ -69,9 +57,11 @@ pub(super) enum Supply<'scope, S: Source> {
     /// Gets them from a thread.
     Staged {
         parcels: Emptying<Box<Parcel>>,
-        thread: ScopedJoinHandle<'scope, Left<S>>,
+        thread: ScopedJoinHandle<'scope, LeftByThread<S>>,
         unwanted: Arc<AtomicBool>,
     },
+    /// Gets them from threads that read a file ahead.
+    Ahead(Ahead<'scope>),
 }
 
 impl<'scope, S: Source + 'scope> Supply<'scope, S> {
@@ -83,7 +73,15 @@ impl<'scope, S: Source + 'scope> Supply<'scope, S> {
         scope: &'scope Scope<'scope, 'env>,
         job: &Job<'_, S>,
         inlet: Inlet<Shared<S>>,
+        checker: &Checker,
     ) -> io::Result<Self> {
+        let file = job.source.get().file()?;
+        if let Some(file) = file
+            && let Some(ahead) =
+                Ahead::start(scope, file, checker, inlet.framing(), job.context.threads)?
+        {
+            return Ok(Self::Ahead(ahead));
+        }
         let unwanted = Arc::new(AtomicBool::new(false));
         let staged = job.context.threads.staged();
         // On one thread nothing can become unwanted meanwhile, and the connection has its own deadline.
@@ -133,6 +131,7 @@ impl<S: Source> Supply<'_, S> {
                 Some(parcel)
             }
             Self::Staged { parcels, .. } => parcels.take(),
+            Self::Ahead(ahead) => ahead.take(),
         }
     }
 
@@ -141,16 +140,17 @@ impl<S: Source> Supply<'_, S> {
         match self {
             Self::Direct { parcel, .. } => *parcel = Some(emptied),
             Self::Staged { parcels, .. } => parcels.give_back(emptied),
+            Self::Ahead(ahead) => ahead.give_back(emptied),
         }
     }
 
-    /// Ends the stage, soon even when the sender is silent, and answers the inlet for what may come behind the stream.
+    /// Ends the stage, soon even when the sender is silent.
     ///
     /// # Errors
     /// [`LoadError::Stage`] when it has died.
     pub(super) fn finish(self) -> Result<Left<S>, LoadError> {
         match self {
-            Self::Direct { inlet, stages, .. } => Ok((inlet, stages)),
+            Self::Direct { inlet, stages, .. } => Ok((Some(inlet), stages)),
             Self::Staged {
                 parcels,
                 thread,
@@ -158,19 +158,26 @@ impl<S: Source> Supply<'_, S> {
             } => {
                 unwanted.store(true, Ordering::Relaxed);
                 drop(parcels);
-                thread.join().map_err(|_| LoadError::Stage("connection"))
+                let left = thread.join();
+                left.map(|(inlet, stages)| (Some(inlet), stages))
+                    .map_err(|_| LoadError::Stage("connection"))
             }
+            // The index was found from the file's end, so nothing stands behind it.
+            Self::Ahead(ahead) => ahead
+                .finish()
+                .map(|stages| (None, stages))
+                .ok_or(LoadError::Stage("file")),
         }
     }
 }
 
 fn receive<S: Source>(inlet: &mut Inlet<Patient<S>>, parcel: &mut Parcel) {
-    let Parcel { buffer, raw } = parcel;
+    let Parcel { buffer, raw, .. } = parcel;
     inlet.frame(raw, |length| &mut buffer.bytes()[..length]);
 }
 
 /// Receives until the stream's end or until nobody wants more.
-fn run<S: Source>(mut inlet: Inlet<Patient<S>>, parcels: &Filling<Box<Parcel>>) -> Left<S> {
+fn run<S: Source>(mut inlet: Inlet<Patient<S>>, parcels: &Filling<Box<Parcel>>) -> LeftByThread<S> {
     let mut stages = Stages::default();
     while let Some(mut parcel) = timed(&mut stages.stream_idle, || parcels.take()) {
         timed(&mut stages.stream, || receive(&mut inlet, &mut parcel));

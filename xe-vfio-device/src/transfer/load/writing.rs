@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::receiving::Supply;
 use super::{Job, LoadError};
 use crate::state::{Loading, MigrationDevice, Vf};
-use crate::stream::{Checker, Piece, Totals};
+use crate::stream::{Checked, Checker, Piece, Totals};
 use crate::transfer::buffer::{BUFFER_SIZE, Buffer};
 use crate::transfer::incoming::Source;
 use crate::transfer::stages::{Stages, timed};
@@ -26,14 +26,13 @@ impl<S: Source> Job<'_, S> {
         let written = self.write(loading, &mut checker, &mut supply, &mut parser, &mut stages);
         let left = supply.finish();
         written?;
-        let (mut inlet, receiving) = left?;
+        let (rest, receiving) = left?;
         stages.stream = receiving.stream;
         stages.stream_idle = receiving.stream_idle;
         let account = parser.finish().map_err(LoadError::Malformed)?;
-        let totals = if S::ENDS_WITH_STREAM {
-            checker.finish_file(&mut inlet, &account)
-        } else {
-            checker.finish(&account)
+        let totals = match rest {
+            Some(mut inlet) if S::ENDS_WITH_STREAM => checker.finish_file(&mut inlet, &account),
+            _ => checker.finish(&account),
         };
         Ok((account, totals.map_err(LoadError::Stream)?, stages))
     }
@@ -69,9 +68,12 @@ impl<S: Source> Job<'_, S> {
                 })
             };
             let more = timed(&mut stages.frames, || -> Result<bool, LoadError> {
-                let accepted = checker.accept(&mut parcel.raw, parcel.buffer.as_slice());
-                let Some(pieces) = accepted.map_err(LoadError::Stream)? else {
-                    return Ok(false);
+                let (raw, payload) = parcel.parts();
+                let checked = checker.accept(raw, payload).map_err(LoadError::Stream)?;
+                let pieces = match checked {
+                    Checked::State(pieces) => pieces,
+                    Checked::Index => return Ok(true),
+                    Checked::End => return Ok(false),
                 };
                 self.context.progress.add(pieces.len());
                 for piece in pieces {

@@ -3,14 +3,17 @@
 
 mod reading;
 mod sending;
+mod spread;
 
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use self::sending::{Conveyor, Sender};
+use self::spread::Other;
 use super::buffer::{BUFFER_SIZE, Buffer};
-use super::connection::Closer;
+use super::cancel::Registration;
+use super::connection::{Closer, Connection};
 use super::error::SaveError;
 use super::progress::Phase;
 use super::shared::Shared;
@@ -19,7 +22,7 @@ use super::stages::Stages;
 use super::watchdog::{Watch, WatchError, watched};
 use super::{Context, chain};
 use crate::state::{AnyVf, MigrationDevice, Saving, Settled, Stopped, Stuck, Vf, settle};
-use crate::stream::{Encoder, Manifest, Outlet, StreamError, Totals};
+use crate::stream::{Encoder, Flags, Manifest, Outlet, StreamError, Totals};
 use crate::uapi::UapiError;
 use crate::xe::Account;
 
@@ -107,18 +110,37 @@ impl<S: Sink> Job<'_, S> {
         if self.context.cancel.is_cancelled() {
             return untouched(vf, SaveError::Cancelled);
         }
-        let attempt = self.context.attempt;
-        let (encoder, opening) = match Encoder::new(self.manifest, BUFFER_SIZE as u32, attempt) {
+        let is_file = self.sink.get().is_file();
+        let (attempt, size) = (self.context.attempt, BUFFER_SIZE as u32);
+        let others = self.sink.get().take_others();
+        let begun = if others.is_empty() {
+            let flags = if is_file { Flags::INDEXED } else { Flags::NONE };
+            let begun = Encoder::with_flags(self.manifest, size, attempt, flags);
+            begun.map(|(encoder, opening)| (encoder, vec![opening]))
+        } else {
+            Encoder::split(self.manifest, size, attempt, 1 + others.len() as u8)
+        };
+        let (encoder, openings) = match begun {
             Ok(begun) => begun,
             Err(error) => return untouched(vf, SaveError::Stream(error.into())),
         };
+        let (others, _registrations) = match self.open(others, &openings[1..]) {
+            Ok(opened) => opened,
+            Err(error) => return untouched(vf, self.cancelled_or(error)),
+        };
         let mut outlet = Outlet::new(self.sink.clone());
-        if let Err(error) = outlet.flushed(&opening) {
+        if let Err(error) = outlet.flushed(&openings[0]) {
             return untouched(vf, self.broken(error));
         }
         thread::scope(|scope| {
             let sender = Sender::new(self, outlet);
-            match Conveyor::start(scope, sender, self.context.threads) {
+            let threads = self.context.threads;
+            let staged = if is_file {
+                threads.staged_file()
+            } else {
+                threads.staged()
+            };
+            match Conveyor::start(scope, sender, others, staged) {
                 Ok(conveyor) => self.moved(vf, encoder, conveyor),
                 Err(error) => untouched(vf, WatchError::Thread(error).into()),
             }
@@ -197,6 +219,37 @@ impl<S: Sink> Job<'_, S> {
             Err(stuck) => settle(stuck.vf, Buffer::zeroed().bytes(), &mut |_| {}),
         };
         Saved { vf, result }
+    }
+
+    /// Sends the openings of the connections beside the first, and has them shut down on cancel.
+    fn open(
+        &self,
+        connections: Vec<Box<dyn Connection>>,
+        openings: &[Vec<u8>],
+    ) -> Result<(Vec<Other>, Vec<Registration>), SaveError> {
+        let count = 1 + connections.len();
+        let (mut others, mut registrations) = (Vec::new(), Vec::new());
+        for ((number, connection), opening) in (1..).zip(connections).zip(openings) {
+            let failed = |source| SaveError::Connection {
+                number,
+                count,
+                source,
+            };
+            let io = |source| StreamError::Io {
+                doing: "Sending",
+                offset: 0,
+                source,
+            };
+            let prepared = connection
+                .set_timeout(self.context.deadlines.network)
+                .and_then(|()| Ok((connection.closer()?, connection.closer()?)));
+            let (closer, other_closer) = prepared.map_err(|source| failed(io(source)))?;
+            registrations.push(self.context.cancel.register(other_closer));
+            let mut outlet = Outlet::new(connection);
+            outlet.flushed(opening).map_err(failed)?;
+            others.push(Other { outlet, closer });
+        }
+        Ok((others, registrations))
     }
 
     fn prepare(&self) -> io::Result<Option<Closer>> {

@@ -38,7 +38,7 @@ impl<S: Sink> Job<'_, S> {
         let read = match read {
             Ok(account) => {
                 let (bytes, totals) = encoder.end(*account.by_kind());
-                conveyor.last(bytes.to_vec());
+                conveyor.last(bytes);
                 Ok((account, totals))
             }
             Err(Stop::Failed(error)) => {

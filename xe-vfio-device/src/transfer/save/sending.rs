@@ -4,13 +4,15 @@
 use std::io;
 use std::thread::{self, Scope, ScopedJoinHandle};
 
+use super::spread::{Other, Spread};
 use super::{Job, SaveError};
 use crate::stream::{Frame, Outlet, StreamError};
 use crate::transfer::belt::{Emptying, Filling, belt};
 use crate::transfer::buffer::Buffer;
+use crate::transfer::ordered::Taking;
 use crate::transfer::shared::Shared;
 use crate::transfer::sink::Sink;
-use crate::transfer::stages::{BUFFERS, Stages, Threads, timed};
+use crate::transfer::stages::{BUFFERS, Stages, timed};
 
 /// A buffer on its way from the data fd's stage to this one.
 pub(super) struct Parcel {
@@ -20,11 +22,11 @@ pub(super) struct Parcel {
     /// Their frame.
     pub(super) frame: Frame,
     /// The stream's last bytes instead of state.
-    last: Option<Vec<u8>>,
+    pub(super) last: Option<Vec<u8>>,
 }
 
 impl Parcel {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             buffer: Buffer::touched(),
             length: 0,
@@ -77,12 +79,41 @@ impl<'a, S: Sink> Sender<'a, S> {
     }
 
     /// Sends until there is nothing more to send.
-    fn run(mut self, parcels: &Emptying<Box<Parcel>>) -> Result<Stages, SaveError> {
+    pub(super) fn run(mut self, parcels: &mut impl Parcels) -> Result<Stages, SaveError> {
         while let Some(parcel) = timed(&mut self.stages.stream_idle, || parcels.take()) {
             self.send(&parcel)?;
             parcels.give_back(parcel);
         }
         Ok(self.stages)
+    }
+}
+
+/// Where a thread that sends gets its parcels.
+pub(super) trait Parcels {
+    /// The next one; `None` when nothing more comes.
+    fn take(&mut self) -> Option<Box<Parcel>>;
+
+    /// Gives one back that was sent.
+    fn give_back(&self, parcel: Box<Parcel>);
+}
+
+impl Parcels for Emptying<Box<Parcel>> {
+    fn take(&mut self) -> Option<Box<Parcel>> {
+        Emptying::take(self)
+    }
+
+    fn give_back(&self, parcel: Box<Parcel>) {
+        Emptying::give_back(self, parcel);
+    }
+}
+
+impl Parcels for Taking<Box<Parcel>> {
+    fn take(&mut self) -> Option<Box<Parcel>> {
+        Taking::take(self)
+    }
+
+    fn give_back(&self, parcel: Box<Parcel>) {
+        Taking::give_back(self, parcel);
     }
 }
 
@@ -99,6 +130,8 @@ pub(super) enum Conveyor<'scope, S: Sink> {
         parcels: Filling<Box<Parcel>>,
         thread: ScopedJoinHandle<'scope, Result<Stages, SaveError>>,
     },
+    /// Hands them to a thread for each connection.
+    Spread(Spread<'scope>),
 }
 
 impl<'scope, S: Sink> Conveyor<'scope, S> {
@@ -109,23 +142,27 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         sender: Sender<'scope, S>,
-        threads: Threads,
+        others: Vec<Other>,
+        staged: bool,
     ) -> io::Result<Self>
     where
         S: 'scope,
     {
-        if !threads.staged() {
+        if !others.is_empty() {
+            return Ok(Self::Spread(Spread::start(scope, sender, others)?));
+        }
+        if !staged {
             return Ok(Self::Direct {
                 sender,
                 parcel: Some(Box::new(Parcel::new())),
                 failed: None,
             });
         }
-        let (parcels, taken) = belt((0..BUFFERS).map(|_| Box::new(Parcel::new())).collect());
+        let (parcels, mut taken) = belt((0..BUFFERS).map(|_| Box::new(Parcel::new())).collect());
         let thread = thread::Builder::new()
             .name("vf-send".to_owned())
             .stack_size(256 << 10)
-            .spawn_scoped(scope, move || sender.run(&taken))?;
+            .spawn_scoped(scope, move || sender.run(&mut taken))?;
         Ok(Self::Staged { parcels, thread })
     }
 
@@ -134,6 +171,7 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
         match self {
             Self::Direct { parcel, .. } => parcel.take().ok_or(Ended),
             Self::Staged { parcels, .. } => parcels.take().ok_or(Ended),
+            Self::Spread(spread) => spread.take().ok_or(Ended),
         }
     }
 
@@ -155,6 +193,7 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
                 }
             },
             Self::Staged { parcels, .. } => parcels.put(full).then_some(()).ok_or(Ended),
+            Self::Spread(spread) => spread.put(full).then_some(()).ok_or(Ended),
         }
     }
 
@@ -173,6 +212,7 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
                     _ = parcels.put(parcel);
                 }
             }
+            Self::Spread(spread) => spread.last(bytes),
         }
     }
 
@@ -188,6 +228,7 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
                 let ended = thread.join();
                 ended.unwrap_or(Err(SaveError::Stage("connection")))
             }
+            Self::Spread(spread) => spread.finish(),
         }
     }
 }

@@ -4,10 +4,13 @@
 //! They hold what the guest had on its GPU, so nobody but the owner may read them. A file has its name only once it is whole
 //! and on the disk: a crash in between leaves at most a file that ends in `.partial`.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use super::direct::Direct;
 
 /// The file of a device's state: `path` itself, or `<device_id>.xevf` in it when it is a directory.
 ///
@@ -27,9 +30,9 @@ pub fn stream_path(path: &Path, device_id: &str) -> io::Result<PathBuf> {
 }
 
 /// A file being written; dropped before [`PendingFile::commit`] it is removed.
-#[derive(Debug)]
 pub struct PendingFile {
     file: File,
+    direct: Option<Direct>,
     partial: PathBuf,
     path: PathBuf,
     committed: bool,
@@ -41,6 +44,16 @@ impl PendingFile {
     /// # Errors
     /// Those of creating a file beside it.
     pub fn create(path: &Path) -> io::Result<Self> {
+        let mut pending = Self::create_cached(path)?;
+        pending.direct = Direct::begin(&pending.file);
+        Ok(pending)
+    }
+
+    /// As [`PendingFile::create`], written through the page cache and so found there afterwards.
+    ///
+    /// # Errors
+    /// As [`PendingFile::create`].
+    pub fn create_cached(path: &Path) -> io::Result<Self> {
         let Some(name) = path.file_name() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -60,6 +73,7 @@ impl PendingFile {
         };
         Ok(Self {
             file,
+            direct: None,
             partial,
             path: path.to_owned(),
             committed: false,
@@ -79,6 +93,9 @@ impl PendingFile {
     /// # Errors
     /// When it cannot be made to last; the partial file is removed then.
     pub fn commit(mut self) -> io::Result<()> {
+        if let Some(mut direct) = self.direct.take() {
+            direct.end(&self.file)?;
+        }
         self.file.sync_all()?;
         fs::rename(&self.partial, &self.path)?;
         self.committed = true;
@@ -92,15 +109,35 @@ impl PendingFile {
 
 impl Write for PendingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        match &mut self.direct {
+            Some(direct) => direct.write(&self.file, bytes).map(|()| bytes.len()),
+            None => self.file.write(bytes),
+        }
     }
 
     fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.file.write_vectored(bytes)
+        match &mut self.direct {
+            Some(direct) => {
+                for slice in bytes {
+                    direct.write(&self.file, slice)?;
+                }
+                Ok(bytes.iter().map(|slice| slice.len()).sum())
+            }
+            None => self.file.write_vectored(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+impl fmt::Debug for PendingFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingFile")
+            .field("path", &self.path)
+            .field("direct", &self.direct.is_some())
+            .finish_non_exhaustive()
     }
 }
 
