@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+#![allow(unsafe_code)] // posix_fadvise(2)
 //! The floor of a snapshot: `dd` of the same bytes.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-/// `dd` from memory to the disk, synced: what a snapshot cannot do without.
+/// `dd` from memory to the disk, past the page cache where the file system has that, and synced: what a snapshot cannot do without.
 ///
 /// # Errors
 /// When it fails.
 pub fn write(from: &Path, to: &Path) -> anyhow::Result<Duration> {
-    dd(from, to, &["conv=fsync"])
+    dd(from, to, &["oflag=direct", "conv=fsync"]).or_else(|_| dd(from, to, &["conv=fsync"]))
 }
 
 /// `dd` from the disk to memory that is there already: what a restore cannot do without.
@@ -21,6 +24,19 @@ pub fn write(from: &Path, to: &Path) -> anyhow::Result<Duration> {
 /// When it fails.
 pub fn read(from: &Path, to: &Path) -> anyhow::Result<Duration> {
     dd(from, to, &["conv=notrunc"])
+}
+
+/// Lets a file that is on the disk go from the page cache, so that whoever reads it next reads the disk.
+///
+/// # Errors
+/// When it cannot be opened, or stays.
+pub fn forget(path: &Path) -> anyhow::Result<()> {
+    let file = File::open(path).with_context(|| format!("Cannot open {}", path.display()))?;
+    file.sync_all()?;
+    // SAFETY: no memory is passed.
+    let errno = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    ensure!(errno == 0, "posix_fadvise: errno {errno}");
+    Ok(())
 }
 
 fn dd(from: &Path, to: &Path, flags: &[&str]) -> anyhow::Result<Duration> {

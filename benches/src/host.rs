@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use demo::host::scratch_directory;
 use host_sim::host::{Host, HostConfig};
 use host_sim::vf::Vf;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+
+use crate::row::Row;
 
 const MIB: u64 = 1 << 20;
 /// VRAM begins here in a VF's memory file.
@@ -19,6 +22,7 @@ const BLOCK: usize = 64 << 10;
 
 /// What VRAM holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum Content {
     /// Bytes without a pattern.
     Random,
@@ -26,6 +30,18 @@ pub enum Content {
     Half,
     /// Zeros.
     Zero,
+}
+
+impl Content {
+    /// Its name, here and on host-sim's command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Half => "half",
+            Self::Zero => "zero",
+        }
+    }
 }
 
 /// A host in memory; its files go with it.
@@ -43,7 +59,7 @@ impl Bench {
     /// # Errors
     /// When there is not enough memory, among others.
     pub fn new(pairs: u16, vram: u64) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir_in("/dev/shm")?;
+        let dir = scratch_directory("xe-bench-")?;
         let config = HostConfig {
             vfs: 2 * pairs,
             vram,
@@ -72,9 +88,9 @@ impl Bench {
         self.pairs
     }
 
-    /// Bytes of VRAM of each VF.
-    pub fn vram(&self) -> u64 {
-        self.vram
+    /// Whether its VFs are those of `row`.
+    pub fn is(&self, row: Row) -> bool {
+        self.pairs == row.vfs && self.vram * u64::from(self.pairs) == row.size
     }
 
     fn vf(&self, index: u16) -> anyhow::Result<Arc<Vf>> {
@@ -120,20 +136,53 @@ impl Bench {
     }
 }
 
+/// Blocks of random bytes are one another's with a number of their own added to each word: that is as fast as memory, no two blocks are alike, and
+/// nothing that moves state compares blocks.
 fn fill(file: &File, start: u64, bytes: u64, content: Content, seed: u64) -> anyhow::Result<()> {
-    let mut block = vec![0; BLOCK];
     let mut random = seed << 48 | 1;
-    for (at, number) in (0..bytes).step_by(BLOCK).zip(0u64..) {
-        let zero = match content {
-            Content::Random => false,
-            Content::Half => number % 2 == 0,
-            Content::Zero => true,
-        };
-        for word in block.as_chunks_mut::<8>().0 {
+    let pattern: Vec<u64> = (0..BLOCK / 8)
+        .map(|_| {
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            *word = if zero { 0 } else { random ^ random >> 29 }.to_le_bytes();
+            random ^ random >> 29
+        })
+        .collect();
+    let mut buffer = vec![0; 16 * BLOCK];
+    for at in (0..bytes).step_by(buffer.len()) {
+        let length = buffer.len().min((bytes - at) as usize);
+        for (block, number) in buffer.chunks_mut(BLOCK).zip(at / BLOCK as u64..) {
+            if content == Content::Zero || content == Content::Half && number % 2 == 0 {
+                block.fill(0);
+                continue;
+            }
+            let own = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            for (word, pattern) in block.as_chunks_mut::<8>().0.iter_mut().zip(&pattern) {
+                *word = pattern.wrapping_add(own).to_le_bytes();
+            }
         }
-        file.write_all_at(&block, start + at)?;
+        file.write_all_at(&buffer[..length], start + at)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_blocks_are_zero_and_no_two_others_are_alike() {
+        let file = tempfile::tempfile().unwrap();
+        fill(&file, 0, 2 * MIB, Content::Half, 1).unwrap();
+        let mut bytes = vec![0; 2 * MIB as usize];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let mut blocks: Vec<&[u8]> = bytes.chunks(BLOCK).collect();
+        assert!(
+            blocks
+                .iter()
+                .step_by(2)
+                .all(|block| block.iter().all(|&b| b == 0))
+        );
+        blocks.sort_unstable();
+        blocks.dedup();
+        assert_eq!(blocks.len(), 17);
+    }
 }

@@ -2,6 +2,7 @@
 //! A transfer by the crate, from the outside: two processes, started, told to begin, and waited for.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 
 use crate::host::{Bench, Content};
-use crate::side::{Done, Ready, Role, Task};
+use crate::side::{Carrying, Done, Ready, Role, Task};
 
 /// What a transfer took.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +31,8 @@ struct Side {
 }
 
 impl Side {
-    fn start(task: &Task) -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    fn start(program: &PathBuf, task: &Task) -> anyhow::Result<Self> {
+        let mut child = Command::new(program)
             .arg("side")
             .arg(serde_json::to_string(task)?)
             .stdin(Stdio::piped())
@@ -56,8 +57,12 @@ impl Side {
         Ok(serde_json::from_str(&line)?)
     }
 
+    fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        Ok(self.input.write_all(format!("{line}\n").as_bytes())?)
+    }
+
     fn begin(&mut self) -> anyhow::Result<()> {
-        Ok(self.input.write_all(b"go\n")?)
+        self.tell("go")
     }
 }
 
@@ -69,7 +74,15 @@ impl Drop for Side {
     }
 }
 
-fn task(bench: &Bench, role: Role, plain: bool, url: &str) -> Task {
+/// The sources of a host with their state, which can be sent again and again, each time to destinations of a new process.
+pub struct Sources<'a> {
+    bench: &'a Bench,
+    carrying: Carrying,
+    program: PathBuf,
+    side: Side,
+}
+
+fn task(bench: &Bench, role: Role, carrying: Carrying, url: &str) -> Task {
     let first = match role {
         Role::Source => 1,
         Role::Destination => 1 + bench.pairs(),
@@ -79,75 +92,99 @@ fn task(bench: &Bench, role: Role, plain: bool, url: &str) -> Task {
         first,
         count: bench.pairs(),
         role,
-        plain,
+        carrying,
         url: url.to_owned(),
     }
 }
 
-/// A source whose VFs are open and hold `content`.
-fn filled_source(bench: &Bench, content: Content, plain: bool, url: &str) -> anyhow::Result<Side> {
-    let mut source = Side::start(&task(bench, Role::Source, plain, url))?;
-    source.hear::<Ready>()?;
-    bench.fill(content)?;
-    source.begin()?;
-    source.hear::<Ready>()?;
-    Ok(source)
-}
+impl<'a> Sources<'a> {
+    /// Opens the sources, fills them and stops them.
+    ///
+    /// # Errors
+    /// What a side failed with stands on stderr.
+    pub fn new(bench: &'a Bench, content: Content, carrying: Carrying) -> anyhow::Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut side = Side::start(&program, &task(bench, Role::Source, carrying, ""))?;
+        side.hear::<Ready>()?;
+        bench.fill(content)?;
+        side.begin()?;
+        side.hear::<Ready>()?;
+        Ok(Self {
+            bench,
+            carrying,
+            program,
+            side,
+        })
+    }
 
-/// Moves all pairs over connections; `url` is where the destination listens; `plain` leaves the crate's pipeline out.
-///
-/// # Errors
-/// What a side failed with stands on stderr. When what arrived is not what was sent.
-pub fn over_connections(
-    bench: &Bench,
-    content: Content,
-    plain: bool,
-    url: &str,
-) -> anyhow::Result<Moved> {
-    let mut destination = Side::start(&task(bench, Role::Destination, plain, url))?;
-    let listens: Ready = destination.hear()?;
-    let mut source = filled_source(bench, content, plain, &listens.url)?;
-    let started = Instant::now();
-    source.begin()?;
-    let done = source.hear()?;
-    let wall = started.elapsed();
-    let loaded = destination.hear()?;
-    bench.check()?;
-    Ok(Moved {
-        wall,
-        source: done,
-        destination: loaded,
-    })
-}
+    fn destination(&self, url: &str) -> anyhow::Result<Side> {
+        let task = task(self.bench, Role::Destination, self.carrying, url);
+        Side::start(&self.program, &task)
+    }
 
-/// Saves all pairs to a directory, then loads them from there; answers both.
-///
-/// # Errors
-/// As [`over_connections`].
-pub fn through_files(bench: &Bench, content: Content, url: &str) -> anyhow::Result<[Moved; 2]> {
-    let mut source = filled_source(bench, content, false, url)?;
-    let (saved, from) = alone(&mut source)?;
-    let mut destination = Side::start(&task(bench, Role::Destination, false, url))?;
-    destination.hear::<Ready>()?;
-    let (loaded, to) = alone(&mut destination)?;
-    bench.check()?;
-    Ok([
-        Moved {
-            wall: saved,
-            source: from,
+    /// Moves all of it over connections; `url` is where the destination listens.
+    ///
+    /// # Errors
+    /// What a side failed with stands on stderr. When what arrived is not what was sent.
+    pub fn over_connections(&mut self, url: &str) -> anyhow::Result<Moved> {
+        let mut destination = self.destination(url)?;
+        let listens: Ready = destination.hear()?;
+        let (wall, source) = self.send_to(&listens.url)?;
+        let destination = destination.hear_and_check(self.bench)?;
+        Ok(Moved {
+            wall,
+            source,
+            destination,
+        })
+    }
+
+    /// Saves all of it at `url`, a file or a directory.
+    ///
+    /// # Errors
+    /// As [`Sources::over_connections`].
+    pub fn save(&mut self, url: &str) -> anyhow::Result<Moved> {
+        let (wall, source) = self.send_to(url)?;
+        Ok(Moved {
+            wall,
+            source,
             destination: Done::default(),
-        },
-        Moved {
-            wall: loaded,
+        })
+    }
+
+    /// Loads what [`Sources::save`] has saved at `url`.
+    ///
+    /// # Errors
+    /// As [`Sources::over_connections`].
+    pub fn load(&self, url: &str) -> anyhow::Result<Moved> {
+        let mut side = self.destination(url)?;
+        side.hear::<Ready>()?;
+        let started = Instant::now();
+        side.begin()?;
+        let destination = side.hear()?;
+        let wall = started.elapsed();
+        self.bench.check()?;
+        Ok(Moved {
+            wall,
             source: Done::default(),
-            destination: to,
-        },
-    ])
+            destination,
+        })
+    }
+
+    fn send_to(&mut self, url: &str) -> anyhow::Result<(Duration, Done)> {
+        self.side.tell(url)?;
+        self.side.hear::<Ready>()?;
+        let started = Instant::now();
+        self.side.begin()?;
+        let done = self.side.hear()?;
+        Ok((started.elapsed(), done))
+    }
 }
 
-fn alone(side: &mut Side) -> anyhow::Result<(Duration, Done)> {
-    let started = Instant::now();
-    side.begin()?;
-    let done = side.hear()?;
-    Ok((started.elapsed(), done))
+impl Side {
+    /// What it says in the end, when its VFs have what their sources have.
+    fn hear_and_check(&mut self, bench: &Bench) -> anyhow::Result<Done> {
+        let done = self.hear()?;
+        bench.check()?;
+        Ok(done)
+    }
 }

@@ -1,195 +1,339 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What a comparison runs: each way, size, content and number of VFs, a floor beside each run.
+//! How a comparison is run: row by row, a floor beside each run, within a time.
 //!
 //! A run and its floor follow each other at once, and the ratio is taken of the two: a machine that is busy is busy for both.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use demo::host::scratch_directory;
 
 use crate::disk;
 use crate::floor::{Floor, Socket};
-use crate::host::{Bench, Content};
-use crate::ours::{self, Moved};
-use crate::table::{Figures, Table};
+use crate::host::Bench;
+use crate::ours::{Moved, Sources};
+use crate::peers::Peers;
+use crate::row::{FloorKind, Row, Way};
+use crate::sample::{Results, Sample};
+use crate::side::Carrying;
+use crate::usage;
 
-/// How state goes from one VF to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Way {
-    /// TCP over loopback.
-    Tcp,
-    /// TCP without the crate's pipeline: data fds and socket alone.
-    Plain,
-    /// A unix socket.
-    Unix,
-    /// To a file on the disk.
-    Save,
-    /// From a file on the disk.
-    Restore,
-}
+/// Sizes above this have fewer runs.
+const LARGE: u64 = 1 << 30;
 
-/// What is compared.
-#[derive(Debug, Clone)]
+const NO_TIME: &str = "there is no time left";
+
+/// What is run.
+#[derive(Debug)]
 pub struct Plan {
-    /// Ways.
-    pub ways: Vec<Way>,
-    /// Bytes of VRAM in all.
-    pub sizes: Vec<u64>,
-    /// Contents.
-    pub contents: Vec<Content>,
-    /// Numbers of VFs that share the size.
-    pub vfs: Vec<u16>,
-    /// Runs of each.
+    /// The rows, the important ones first: time may run out.
+    pub rows: Vec<Row>,
+    /// Runs of each row that there shall be in the end.
     pub runs: usize,
+    /// The same for more than 1 GiB.
+    pub large_runs: usize,
     /// A directory on the disk.
     pub disk: PathBuf,
+    /// No run is begun that would not end before.
+    pub until: Option<Instant>,
+    /// Other people's programs.
+    pub peers: Peers,
 }
 
-/// Figures of one row.
-#[derive(Debug, Default)]
-struct Row {
-    wall: Figures,
-    floor: Figures,
-    ratio: Figures,
-    cpu: Figures,
-    cpu_ratio: Figures,
-    memory: u64,
-    stream: u64,
-    state: u64,
+/// A row with fewer runs than it shall have, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The row.
+    pub row: Row,
+    /// Why.
+    pub why: String,
+}
+
+/// What rows have in common, made when the first needs it.
+struct Things {
+    floor: Floor,
+    bench: Option<Bench>,
 }
 
 impl Plan {
-    /// Runs everything and answers the table; each row is printed as it comes.
+    /// Runs that a row shall have.
+    #[must_use]
+    pub fn wanted(&self, row: Row) -> usize {
+        if row.size > LARGE {
+            self.large_runs
+        } else {
+            self.runs
+        }
+    }
+
+    /// What is still to be run would take this, by a guess.
+    #[must_use]
+    pub fn guess(&self, results: &Results) -> Duration {
+        let of = |row: &Row| {
+            let missing = self.wanted(*row).saturating_sub(results.of(*row).count());
+            // A restore comes with its save.
+            let shared = row.way == Way::Restore
+                && self.rows.contains(&Row {
+                    way: Way::Save,
+                    ..*row
+                });
+            row.guess() * if shared { 0 } else { missing as u32 }
+        };
+        self.rows
+            .iter()
+            .filter(|row| self.peers.have(row.way))
+            .map(of)
+            .sum()
+    }
+
+    /// Runs what `results` has not, and answers what is missing in the end. Each run is printed as it comes.
     ///
     /// # Errors
-    /// When a run fails, or when what arrived is not what was sent.
-    pub fn run(&self) -> anyhow::Result<Table> {
-        let heads = [
-            "way",
-            "VRAM",
-            "content",
-            "VFs",
-            "ours, s",
-            "floor, s",
-            "ratio",
-            "quartiles",
-            "CPU ours / floor, s",
-            "CPU ratio",
-            "stream / state",
-            "memory, MiB",
-        ];
-        let mut table = Table::new(&heads);
-        let mut floor = Floor::new();
-        for size in &self.sizes {
-            for vfs in &self.vfs {
-                let bench = Bench::new(*vfs, size / u64::from(*vfs))?;
-                for content in &self.contents {
-                    for way in &self.ways {
-                        if *vfs > 1 && matches!(way, Way::Save | Way::Restore) {
-                            continue;
-                        }
-                        let cells = self.row(&bench, &mut floor, *way, *size, *content)?;
-                        println!("{}", cells.join(" | "));
-                        table.row(&cells);
-                    }
-                }
+    /// When a run without a VMM fails, or when what arrived is not what was sent. A VMM that fails is left out.
+    pub fn run(&self, results: &mut Results) -> anyhow::Result<Vec<LeftOut>> {
+        let mut things = Things {
+            floor: Floor::new(),
+            bench: None,
+        };
+        let mut left = Vec::new();
+        for row in &self.rows {
+            if let Err(why) = self.row(*row, &mut things, results)? {
+                println!("left out: {row}: {why}");
+                left.push(LeftOut { row: *row, why });
             }
         }
-        Ok(table)
+        Ok(left)
     }
 
+    /// Runs one row to the number of runs that it shall have, or tells why not.
     fn row(
         &self,
-        bench: &Bench,
-        floor: &mut Floor,
-        way: Way,
-        size: u64,
-        content: Content,
-    ) -> anyhow::Result<Vec<String>> {
-        let dir = tempfile::tempdir_in(&self.disk)?;
-        let mut row = Row::default();
-        let mut floor_cpu = Figures::default();
-        for _ in 0..self.runs {
-            let (floor, cpu, moved) = match way {
-                Way::Tcp | Way::Plain | Way::Unix => {
-                    over_sockets(bench, floor, way, content, dir.path())?
-                }
-                Way::Save | Way::Restore => through_files(bench, way, content, dir.path())?,
-            };
-            row.add(floor, cpu, &moved);
-            floor_cpu.add(cpu);
+        row: Row,
+        things: &mut Things,
+        results: &mut Results,
+    ) -> anyhow::Result<Result<(), String>> {
+        let wanted = self.wanted(row);
+        if results.of(row).count() >= wanted {
+            return Ok(Ok(()));
         }
-        let (low, high) = row.ratio.spread();
-        Ok(vec![
-            format!("{way:?}").to_lowercase(),
-            if size >= 1 << 30 {
-                format!("{} GiB", size >> 30)
-            } else {
-                format!("{} MiB", size >> 20)
-            },
-            format!("{content:?}").to_lowercase(),
-            bench.pairs().to_string(),
-            format!("{:.3}", row.wall.median()),
-            format!("{:.3}", row.floor.median()),
-            format!("{:.2}", row.ratio.median()),
-            format!("{low:.2} to {high:.2}"),
-            format!("{:.2} / {:.2}", row.cpu.median(), floor_cpu.median()),
-            format!("{:.2}", row.cpu_ratio.median()),
-            format!("{:.3}", row.stream as f64 / row.state as f64),
-            format!("{:.1}", row.memory as f64 / (1 << 20) as f64),
-        ])
+        if !self.peers.have(row.way) {
+            return Ok(Err("its program was not given".to_owned()));
+        }
+        if self
+            .until
+            .is_some_and(|until| Instant::now() + row.guess() > until)
+        {
+            return Ok(Err(NO_TIME.to_owned()));
+        }
+        // The hosts of a VMM need the memory.
+        let shared = |bench: &Bench| !row.way.is_vmm() && bench.is(row);
+        if !things.bench.as_ref().is_some_and(shared) {
+            things.bench = None;
+        }
+        if things.bench.is_none()
+            && let Err(why) = room_for(row)
+        {
+            return Ok(Err(why));
+        }
+        let begun = Instant::now();
+        let mut runner = Runner::new(self, row, things)?;
+        let mut took = row.guess().max(begun.elapsed());
+        while results.of(row).count() < wanted {
+            let begun = Instant::now();
+            if self.until.is_some_and(|until| begun + took > until) {
+                return Ok(Err(NO_TIME.to_owned()));
+            }
+            let load = usage::load();
+            let samples = match runner.run() {
+                Ok(samples) => samples,
+                Err(error) if row.way.is_vmm() => return Ok(Err(format!("{error:#}"))),
+                Err(error) => return Err(error.context(row.to_string())),
+            };
+            took = begun.elapsed();
+            for sample in samples {
+                let sample = Sample { load, ..sample };
+                println!(
+                    "{}: {:.3} s, floor {:.3} s, ratio {:.2}; {:.1} s in all, load {load:.1}",
+                    sample.row,
+                    sample.wall,
+                    sample.floor,
+                    sample.ratio(),
+                    took.as_secs_f64()
+                );
+                results.add(sample)?;
+            }
+        }
+        Ok(Ok(()))
     }
 }
 
-impl Row {
-    fn add(&mut self, floor: f64, floor_cpu: f64, moved: &Moved) {
-        let wall = moved.wall.as_secs_f64();
-        self.wall.add(wall);
-        self.floor.add(floor);
-        self.ratio.add(wall / floor);
-        let cpu = moved.source.cpu + moved.destination.cpu;
-        self.cpu.add(cpu);
-        self.cpu_ratio.add(cpu / floor_cpu);
-        for side in [&moved.source, &moved.destination] {
-            self.memory = self.memory.max(side.memory);
-            if side.state_bytes > 0 {
-                (self.state, self.stream) = (side.state_bytes, side.stream_bytes);
+/// Whether there is memory for the VFs of both sides, and one more of each where Cloud Hypervisor's hosts have it.
+fn room_for(row: Row) -> Result<(), String> {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    let (needed, there) = (
+        2 * row.size + (1 << 30),
+        kib.unwrap_or(u64::MAX >> 10) << 10,
+    );
+    if needed <= there {
+        return Ok(());
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    Err(format!(
+        "it needs {:.1} GiB of memory, there are {:.1}",
+        gib(needed),
+        gib(there)
+    ))
+}
+
+/// What runs one row again and again.
+enum Runner<'a> {
+    Sockets {
+        row: Row,
+        floor: &'a mut Floor,
+        sources: Sources<'a>,
+        dir: tempfile::TempDir,
+    },
+    Disk {
+        row: Row,
+        sources: Sources<'a>,
+        /// In memory, what `dd` reads and writes there.
+        memory: tempfile::TempDir,
+        dir: tempfile::TempDir,
+    },
+    Vmm {
+        row: Row,
+        floor: &'a mut Floor,
+        peers: &'a Peers,
+    },
+}
+
+impl<'a> Runner<'a> {
+    fn new(plan: &'a Plan, row: Row, things: &'a mut Things) -> anyhow::Result<Self> {
+        let Things { floor, bench } = things;
+        if row.way.is_vmm() {
+            return Ok(Self::Vmm {
+                row,
+                floor,
+                peers: &plan.peers,
+            });
+        }
+        if bench.is_none() {
+            *bench = Some(Bench::new(row.vfs, row.size / u64::from(row.vfs))?);
+        }
+        let Some(bench) = bench else {
+            bail!("no host");
+        };
+        let carrying = match row.way {
+            Way::Plain => Carrying::Plain,
+            _ => Carrying::Stream,
+        };
+        let sources = Sources::new(bench, row.content, carrying)?;
+        if row.way.floor() == FloorKind::Disk {
+            let memory = scratch_directory("xe-disk-")?;
+            bench.random_file(&memory.path().join("vram"))?;
+            return Ok(Self::Disk {
+                row,
+                sources,
+                memory,
+                dir: tempfile::tempdir_in(&plan.disk)?,
+            });
+        }
+        Ok(Self::Sockets {
+            row,
+            floor,
+            sources,
+            dir: scratch_directory("xe-socket-")?,
+        })
+    }
+
+    fn run(&mut self) -> anyhow::Result<Vec<Sample>> {
+        match self {
+            Self::Sockets {
+                row,
+                floor,
+                sources,
+                dir,
+            } => {
+                let (socket, url) = match row.way.floor() {
+                    FloorKind::Unix => {
+                        let path = dir.path().join("socket");
+                        (Socket::Unix, format!("unix:{}", path.display()))
+                    }
+                    _ => (Socket::Tcp, "tcp:127.0.0.1:0".to_owned()),
+                };
+                let vfs = row.vfs.into();
+                let taken = floor.run(socket, row.size / u64::from(row.vfs), vfs)?;
+                let moved = sources.over_connections(&url)?;
+                let sample = sample(*row, &moved, taken.wall);
+                Ok(vec![Sample {
+                    floor_cpu: Some(taken.cpu.as_secs_f64()),
+                    ..sample
+                }])
+            }
+            Self::Disk {
+                row,
+                sources,
+                memory,
+                dir,
+            } => {
+                let (vram, plain) = (memory.path().join("vram"), dir.path().join("plain"));
+                let file = dir.path().join("state");
+                let url = format!("file:{}", file.display());
+                let written = disk::write(&vram, &plain)?;
+                let saved = sources.save(&url)?;
+                disk::forget(&plain)?;
+                disk::forget(&file)?;
+                let read = disk::read(&plain, &vram)?;
+                let loaded = sources.load(&url)?;
+                let row = |way| Row { way, ..*row };
+                Ok(vec![
+                    sample(row(Way::Save), &saved, written),
+                    sample(row(Way::Restore), &loaded, read),
+                ])
+            }
+            Self::Vmm { row, floor, peers } => {
+                let taken = floor.run(Socket::Tcp, row.size, 1)?;
+                let migrated = peers.run(*row)?;
+                Ok(vec![Sample {
+                    row: *row,
+                    wall: migrated.downtime.as_secs_f64(),
+                    floor: taken.wall.as_secs_f64(),
+                    cpu: None,
+                    floor_cpu: None,
+                    source_memory: migrated.source_memory,
+                    destination_memory: migrated.destination_memory,
+                    state_bytes: 0,
+                    stream_bytes: 0,
+                    load: 0.0,
+                    program: peers.version(row.way),
+                }])
             }
         }
     }
 }
 
-type Run = (f64, f64, Moved);
-
-fn over_sockets(
-    bench: &Bench,
-    floor: &mut Floor,
-    way: Way,
-    content: Content,
-    dir: &Path,
-) -> anyhow::Result<Run> {
-    let (socket, url) = match way {
-        Way::Tcp | Way::Plain => (Socket::Tcp, "tcp:127.0.0.1:0".to_owned()),
-        Way::Unix => (
-            Socket::Unix,
-            format!("unix:{}", dir.join("socket").display()),
-        ),
-        Way::Save | Way::Restore => bail!("no socket"),
-    };
-    let taken = floor.run(socket, bench.vram(), bench.pairs().into())?;
-    let moved = ours::over_connections(bench, content, way == Way::Plain, &url)?;
-    Ok((taken.wall.as_secs_f64(), taken.cpu.as_secs_f64(), moved))
-}
-
-fn through_files(bench: &Bench, way: Way, content: Content, dir: &Path) -> anyhow::Result<Run> {
-    let shm = tempfile::tempdir_in("/dev/shm")?;
-    let (memory, plain) = (shm.path().join("vram"), dir.join("plain"));
-    bench.random_file(&memory)?;
-    let written = disk::write(&memory, &plain)?;
-    let [saved, loaded] = ours::through_files(bench, content, &format!("file:{}", dir.display()))?;
-    if way == Way::Save {
-        return Ok((written.as_secs_f64(), f64::NAN, saved));
+fn sample(row: Row, moved: &Moved, floor: Duration) -> Sample {
+    let Moved {
+        wall,
+        source,
+        destination,
+    } = moved;
+    Sample {
+        row,
+        wall: wall.as_secs_f64(),
+        floor: floor.as_secs_f64(),
+        cpu: Some(source.cpu + destination.cpu),
+        floor_cpu: None,
+        source_memory: source.memory,
+        destination_memory: destination.memory,
+        state_bytes: source.state_bytes.max(destination.state_bytes),
+        stream_bytes: source.stream_bytes.max(destination.stream_bytes),
+        load: 0.0,
+        program: None,
     }
-    let read = disk::read(&plain, &memory)?;
-    Ok((read.as_secs_f64(), f64::NAN, loaded))
 }

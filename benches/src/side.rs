@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One side of a transfer in a process of its own, and the talk with the process that runs the comparison.
 //!
-//! A source says [`Ready`] on its stdout when its VFs are open, since opening one clears it, and goes on at a line on its stdin once they were filled. Both
-//! sides say `Ready` when all is done that a VMM does before its guest stops: devices cleaned, sockets connected, manifests read. They begin at
-//! a line, say [`Done`], and stay until their stdin ends, because a VF that is closed is cleared too.
+//! A source says [`Ready`] on its stdout when its VFs are open, since opening one clears it, and goes on at a line on its stdin once they were
+//! filled. From then on it answers each URL on its stdin with `Ready` when it has connected and, at one more line, sends its state there and says
+//! [`Done`]; its VFs have their state still. A destination says `Ready` when it listens, which is after all that a VMM does before its guest
+//! stops, loads what comes, and says `Done`. Both stay until their stdin ends, because a VF that is closed is cleared too.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -29,9 +30,9 @@ pub struct Task {
     pub count: u16,
     /// Which side.
     pub role: Role,
-    /// Without anything of the crate's pipeline.
-    pub plain: bool,
-    /// Where to: for a listening destination where it listens.
+    /// What goes over a connection.
+    pub carrying: Carrying,
+    /// Where a destination listens, or loads from.
     pub url: String,
 }
 
@@ -42,6 +43,15 @@ pub enum Role {
     Source,
     /// Loads.
     Destination,
+}
+
+/// What goes over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Carrying {
+    /// The crate's stream.
+    Stream,
+    /// State without anything of the crate's pipeline.
+    Plain,
 }
 
 /// A side waits for its line.
@@ -79,39 +89,55 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
     let devices = (0..task.count)
         .map(|n| open(&host, task.first + n, format!("vf{n}")))
         .collect::<Result<Vec<_>, _>>()?;
-    let endpoint: Endpoint = task.url.parse()?;
-    let (used, memory, moved) = match task.role {
-        Role::Source => source(&devices, &endpoint, task.plain)?,
-        Role::Destination => destination(&devices, &endpoint, task.plain)?,
-    };
-    say(&Done {
-        cpu: used,
-        memory,
-        state_bytes: moved.iter().map(|moved| moved.state).sum(),
-        stream_bytes: moved.iter().map(|moved| moved.stream).sum(),
-    })?;
-    let mut rest = Vec::new();
-    std::io::stdin().lock().read_until(b'\n', &mut rest)?;
-    Ok(())
+    match task.role {
+        Role::Source => source(&devices, task.carrying),
+        Role::Destination => {
+            destination(&devices, &task.url.parse()?, task.carrying)?.say()?;
+            while line()?.is_some() {}
+            Ok(())
+        }
+    }
 }
 
-type Outcome = (f64, u64, Vec<Moved>);
+/// Processor seconds, peak of memory, and what each VF has moved.
+struct Outcome(f64, u64, Vec<Moved>);
 
-fn source(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::Result<Outcome> {
-    begin(&task_url(endpoint))?;
+impl Outcome {
+    fn say(&self) -> anyhow::Result<()> {
+        let Self(cpu, memory, moved) = self;
+        say(&Done {
+            cpu: *cpu,
+            memory: *memory,
+            state_bytes: moved.iter().map(|moved| moved.state).sum(),
+            stream_bytes: moved.iter().map(|moved| moved.stream).sum(),
+        })
+    }
+}
+
+fn source(devices: &[Device], carrying: Carrying) -> anyhow::Result<()> {
+    begin(String::new())?;
     for device in devices {
         device.start()?;
         device.manifest()?;
         device.quiesce()?;
         device.stop()?;
     }
+    say(&Ready { url: String::new() })?;
+    while let Some(url) = line()? {
+        sent(devices, &url.parse()?, carrying)?.say()?;
+    }
+    Ok(())
+}
+
+/// Sends the state of all devices once.
+fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::Result<Outcome> {
     let mut connections = Vec::new();
     if !matches!(endpoint, Endpoint::File(_)) {
         for _ in devices {
             connections.push(endpoint.connect(Deadlines::default().connect)?);
         }
     }
-    begin(&task_url(endpoint))?;
+    begin(endpoint.to_string())?;
     let mut connections = connections.into_iter();
     let jobs: Vec<_> = devices
         .iter()
@@ -119,7 +145,7 @@ fn source(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::Resul
             let connection = connections.next();
             move || {
                 let report = match connection {
-                    Some(connection) if plain => {
+                    Some(connection) if carrying == Carrying::Plain => {
                         let bytes = plain::send(device, connection)?;
                         return Ok(Moved {
                             state: bytes,
@@ -139,12 +165,16 @@ fn source(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::Resul
     measured(jobs)
 }
 
-fn destination(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::Result<Outcome> {
+fn destination(
+    devices: &[Device],
+    endpoint: &Endpoint,
+    carrying: Carrying,
+) -> anyhow::Result<Outcome> {
     for device in devices {
         device.prepare_load()?;
     }
     if let Endpoint::File(_) = endpoint {
-        begin(&task_url(endpoint))?;
+        begin(endpoint.to_string())?;
         let load = |device: &Device| {
             let (_, report) = device.receive_at(endpoint)?;
             anyhow::Ok(Moved {
@@ -167,7 +197,7 @@ fn destination(devices: &[Device], endpoint: &Endpoint, plain: bool) -> anyhow::
         .zip(devices)
         .map(|(connection, device)| {
             move || {
-                if plain {
+                if carrying == Carrying::Plain {
                     let bytes = plain::receive(device, connection)?;
                     return Ok(Moved {
                         state: bytes,
@@ -210,23 +240,20 @@ where
         })
     });
     let cpu = usage::cpu().saturating_sub(before).as_secs_f64();
-    Ok((cpu, memory, moved?))
-}
-
-fn task_url(endpoint: &Endpoint) -> Ready {
-    Ready {
-        url: endpoint.to_string(),
-    }
+    Ok(Outcome(cpu, memory, moved?))
 }
 
 /// Says that this side is ready and waits for its line.
-fn begin(ready: &Ready) -> anyhow::Result<()> {
-    say(ready)?;
+fn begin(url: String) -> anyhow::Result<()> {
+    say(&Ready { url })?;
+    line()?.context("the comparison has ended").map(drop)
+}
+
+/// The next line on stdin.
+fn line() -> anyhow::Result<Option<String>> {
     let mut line = String::new();
-    if std::io::stdin().lock().read_line(&mut line)? == 0 {
-        bail!("the comparison has ended");
-    }
-    Ok(())
+    let count = std::io::stdin().lock().read_line(&mut line)?;
+    Ok((count > 0).then(|| line.trim_end().to_owned()))
 }
 
 fn say(value: &impl Serialize) -> anyhow::Result<()> {

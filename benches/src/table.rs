@@ -1,37 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Figures in tables, and tables in a document between two marks.
+//! Tables in Markdown, and their place in a document between two marks.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
-
-/// What runs of one kind gave.
-#[derive(Debug, Clone, Default)]
-pub struct Figures(Vec<f64>);
-
-impl Figures {
-    /// Takes one more.
-    pub fn add(&mut self, value: f64) {
-        self.0.push(value);
-        self.0.sort_by(f64::total_cmp);
-    }
-
-    /// The one in the middle; of an even number the lower of the two.
-    pub fn median(&self) -> f64 {
-        self.at(1, 2)
-    }
-
-    /// The quartiles.
-    pub fn spread(&self) -> (f64, f64) {
-        (self.at(1, 4), self.at(3, 4))
-    }
-
-    fn at(&self, part: usize, of: usize) -> f64 {
-        let last = self.0.len().saturating_sub(1);
-        self.0.get(last * part / of).copied().unwrap_or(f64::NAN)
-    }
-}
 
 /// A table in Markdown.
 #[derive(Debug)]
@@ -39,6 +12,7 @@ pub struct Table(String);
 
 impl Table {
     /// A table with these heads.
+    #[must_use]
     pub fn new(heads: &[&str]) -> Self {
         let mut table = Self(String::new());
         table.row(
@@ -58,6 +32,7 @@ impl Table {
     }
 
     /// The table's text.
+    #[must_use]
     pub fn text(&self) -> &str {
         &self.0
     }
@@ -80,16 +55,6 @@ pub fn replace(document: &Path, name: &str, text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle_and_the_quartiles_around_it() {
-        let mut figures = Figures::default();
-        for value in [5.0, 1.0, 4.0, 2.0, 3.0] {
-            figures.add(value);
-        }
-        assert_eq!(figures.median(), 3.0);
-        assert_eq!(figures.spread(), (2.0, 4.0));
-    }
 
     #[test]
     fn a_table_replaces_what_stood_between_its_marks() {

@@ -24,9 +24,10 @@ pub fn cpu() -> Duration {
         .sum()
 }
 
-/// Bytes of anonymous memory of this process: buffers and stacks, not a simulated VF's VRAM, which is a file.
-pub fn anonymous() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// Bytes of anonymous memory of a process (`self` or its id): buffers and stacks, not a simulated VF's VRAM or a memfd of guest memory.
+#[must_use]
+pub fn anonymous(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("RssAnon:"));
@@ -34,19 +35,27 @@ pub fn anonymous() -> u64 {
     kib.unwrap_or(0) << 10
 }
 
+/// Load of the machine over the last minute.
+#[must_use]
+pub fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let first = text.split_whitespace().next();
+    first.and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
+}
+
 /// Most anonymous memory beyond what there was before, looked at every 20 ms while `work` runs.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (u64, T) {
-    let before = anonymous();
+    let before = anonymous("self");
     let (most, over) = (AtomicU64::new(before), AtomicBool::new(false));
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                most.fetch_max(anonymous(), Ordering::Relaxed);
+                most.fetch_max(anonymous("self"), Ordering::Relaxed);
                 thread::park_timeout(Duration::from_millis(20));
             }
         });
         let result = work();
-        most.fetch_max(anonymous(), Ordering::Relaxed);
+        most.fetch_max(anonymous("self"), Ordering::Relaxed);
         over.store(true, Ordering::Relaxed);
         watcher.thread().unpark();
         (most.load(Ordering::Relaxed) - before, result)

@@ -1,44 +1,80 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whole saves and loads beside their floors: `cargo run --release -p benches --bin compare`.
 //!
-//! With `--write docs/performance.md` the table replaces the one there. An 8 GiB run needs 17 GiB of /dev/shm.
+//! With `--results FILE` runs are kept, and a comparison that was ended goes on where it was. With `--write docs/performance.md` the table there
+//! and the pictures beside it are replaced by what the results say; `--runs 0` does only that. 8 GiB need 17 GiB of memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use benches::host::Content;
-use benches::plan::{Plan, Way};
+use benches::peers::Peers;
+use benches::plan::Plan;
+use benches::report;
+use benches::row::{Selection, Way};
+use benches::sample::Results;
 use benches::side::{self, Task};
-use benches::table;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use e2e::cloud_hypervisor::Binaries;
 
 /// Moves device state between simulated VFs and compares with the least that it can cost
 #[derive(Debug, Parser)]
 struct Args {
-    /// Ways that the state goes
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "tcp,plain,unix,save,restore"
-    )]
+    /// Ways that the state goes; all when none is given
+    #[arg(long, value_delimiter = ',')]
     ways: Vec<Way>,
-    /// VRAM in all, in MiB
-    #[arg(long, value_delimiter = ',', default_value = "256,1024,4096")]
+    /// VRAM in all, in MiB; with any of sizes, contents and VFs given all combinations are run, else the usual ones
+    #[arg(long, value_delimiter = ',')]
     sizes: Vec<u64>,
     /// What is in VRAM
-    #[arg(long, value_delimiter = ',', default_value = "random,half,zero")]
+    #[arg(long, value_delimiter = ',')]
     contents: Vec<Content>,
     /// Numbers of VFs that share the VRAM
-    #[arg(long, value_delimiter = ',', default_value = "1,4")]
+    #[arg(long, value_delimiter = ',')]
     vfs: Vec<u16>,
-    /// Runs of each
-    #[arg(long, default_value_t = 7)]
+    /// Runs of each row
+    #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Runs of rows with more than 1 GiB
+    #[arg(long, default_value_t = 3)]
+    large_runs: usize,
+    /// Begin no run that would end later than this from now
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
+    /// Print the rows and how long they would take, and end
+    #[arg(long)]
+    list: bool,
+    /// Keep runs in this file, and do not repeat what it has
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
     /// A directory on the disk that snapshots go to
     #[arg(long, default_value = ".")]
     disk: PathBuf,
-    /// A document to write the table to
-    #[arg(long)]
+    /// A directory with cloud-hypervisor and ch-remote, built with the series in vmm-patches/
+    #[arg(long, value_name = "DIR")]
+    cloud_hypervisor: Option<PathBuf>,
+    /// The same, built without
+    #[arg(long, value_name = "DIR")]
+    cloud_hypervisor_unpatched: Option<PathBuf>,
+    /// qemu-system-x86_64, 8.1 or newer
+    #[arg(long, value_name = "PROGRAM")]
+    qemu: Option<PathBuf>,
+    /// A document to write the table to, and pictures to img/ beside it
+    #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
+}
+
+fn binaries(dir: &Path) -> anyhow::Result<Binaries> {
+    let [cloud_hypervisor, ch_remote] =
+        ["cloud-hypervisor", "ch-remote"].map(|name| dir.join(name));
+    for program in [&cloud_hypervisor, &ch_remote] {
+        ensure!(program.is_file(), "There is no {}", program.display());
+    }
+    Ok(Binaries {
+        cloud_hypervisor,
+        ch_remote,
+    })
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,17 +84,56 @@ fn main() -> anyhow::Result<()> {
         return side::run(&task);
     }
     let args = Args::parse();
-    let plan = Plan {
-        ways: args.ways,
+    let selection = Selection {
+        ways: if args.ways.is_empty() {
+            Way::value_variants().to_vec()
+        } else {
+            args.ways
+        },
         sizes: args.sizes.iter().map(|mib| mib << 20).collect(),
         contents: args.contents,
         vfs: args.vfs,
-        runs: args.runs,
-        disk: args.disk,
     };
-    let written = plan.run()?;
+    let both = |dir: &Option<PathBuf>| dir.as_deref().map(binaries).transpose();
+    let peers = Peers {
+        cloud_hypervisor: both(&args.cloud_hypervisor)?,
+        cloud_hypervisor_unpatched: both(&args.cloud_hypervisor_unpatched)?,
+        qemu: args.qemu,
+    };
+    let minutes = args
+        .minutes
+        .map(|minutes| Duration::from_secs_f64(60.0 * minutes));
+    let plan = Plan {
+        rows: selection.rows(),
+        runs: args.runs,
+        large_runs: args.large_runs,
+        disk: args.disk,
+        until: minutes.map(|minutes| Instant::now() + minutes),
+        peers,
+    };
+    let mut results = Results::open(args.results.as_deref())?;
+    let guess = plan.guess(&results).as_secs_f64() / 60.0;
+    if args.list {
+        for row in &plan.rows {
+            let (done, wanted) = (results.of(*row).count(), plan.wanted(*row));
+            println!("{row}: {done} of {wanted} runs");
+        }
+        println!("about {guess:.1} minutes");
+        return Ok(());
+    }
+    demo::cleanup::on_signals()?;
+    println!("{} rows, about {guess:.1} minutes", plan.rows.len());
+    let left = plan.run(&mut results)?;
+    print!(
+        "{}{}",
+        report::table(&results).text(),
+        report::note(&results, &report::machine())
+    );
+    for left in &left {
+        println!("left out: {}: {}", left.row, left.why);
+    }
     if let Some(document) = args.write {
-        table::replace(&document, "compare", written.text())?;
+        report::write(&results, &document)?;
     }
     Ok(())
 }
