@@ -2,13 +2,17 @@
 //! What a comparison of guest memory costs a thread, with memcpy of the same bytes as the floor:
 //! `cargo bench -p benches --bench fingerprints`.
 //!
-//! 256 MiB, which no cache holds: a page is copied once out of memory and fingerprinted from the copy, as a VMM does it.
+//! 256 MiB, which no cache holds: a page is copied once out of memory and fingerprinted from the copy, as a VMM does it. The last line is the
+//! reference VMM's RAM, a memfd of which it looks for what was touched.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ref_vmm::memory::GuestRam;
+use ref_vmm::migration::pages::Pages;
 use xe_vfio_device::dirty::{Fingerprints, GuestPages, GuestRange, Key, Strategy};
 
 const MEMORY: usize = 256 << 20;
@@ -64,6 +68,15 @@ fn comparison(c: &mut Criterion) {
         b.iter(|| fingerprints.sent(0, black_box(&memory)));
     });
     group.bench_function("compared, one thread", |b| {
+        b.iter(|| fingerprints.rehearse().expect("memory").1.dirty);
+    });
+    let ram = Arc::new(GuestRam::new(MEMORY as u64).expect("RAM"));
+    ram.write(0, &memory).expect("RAM");
+    let fingerprints = Fingerprints::new(Pages(ram), NonZeroUsize::MIN).expect("a key");
+    let mut member = fingerprints.member();
+    member.start(&[all]).expect("a log");
+    fingerprints.sent(0, &memory);
+    group.bench_function("compared by ref-vmm, one thread", |b| {
         b.iter(|| fingerprints.rehearse().expect("memory").1.dirty);
     });
     group.finish();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Error as LoaderError, KernelLoader};
 
-use crate::memory::{self, GuestRam};
+use crate::memory::{self, GuestRam, Region};
 
 /// Where `hvm_start_info` is put: below every image, above the real-mode vectors.
 pub const START_INFO: u64 = 0x6000;
@@ -74,8 +74,10 @@ pub fn load(ram: &GuestRam, kernel: Option<&Path>) -> Result<Entry, Error> {
         return Err(Error::NoPvhEntry);
     };
     let eip = u32::try_from(entry.0).map_err(|_| Error::Entry(entry.0))?;
-    ram.write(START_INFO, &start_info())?;
-    ram.write(MEMORY_MAP, &memory_map_entry(ram.size()))?;
+    let map: Vec<_> = ram.layout().regions().map(memory_map_entry).collect();
+    #[allow(clippy::cast_possible_truncation)] // one entry or two
+    ram.write(START_INFO, &start_info(map.len() as u32))?;
+    ram.write(MEMORY_MAP, map.as_flattened())?;
     #[allow(clippy::cast_possible_truncation)] // a constant below 64 KiB
     Ok(Entry {
         eip,
@@ -83,20 +85,21 @@ pub fn load(ram: &GuestRam, kernel: Option<&Path>) -> Result<Entry, Error> {
     })
 }
 
-/// `struct hvm_start_info`, version 1, with a memory map of one entry and neither modules nor ACPI.
-fn start_info() -> [u8; 56] {
+/// `struct hvm_start_info`, version 1, with a memory map and neither modules nor ACPI.
+fn start_info(entries: u32) -> [u8; 56] {
     let mut info = [0; 56];
     info[0..4].copy_from_slice(&START_MAGIC.to_le_bytes());
     info[4..8].copy_from_slice(&1u32.to_le_bytes());
     info[40..48].copy_from_slice(&MEMORY_MAP.to_le_bytes());
-    info[48..52].copy_from_slice(&1u32.to_le_bytes());
+    info[48..52].copy_from_slice(&entries.to_le_bytes());
     info
 }
 
 /// `struct hvm_memmap_table_entry`.
-fn memory_map_entry(size: u64) -> [u8; 24] {
+fn memory_map_entry(region: &Region) -> [u8; 24] {
     let mut entry = [0; 24];
-    entry[8..16].copy_from_slice(&size.to_le_bytes());
+    entry[0..8].copy_from_slice(&region.gpa.to_le_bytes());
+    entry[8..16].copy_from_slice(&region.size.to_le_bytes());
     entry[16..20].copy_from_slice(&E820_RAM.to_le_bytes());
     entry
 }
@@ -113,6 +116,20 @@ mod tests {
         let mut magic = [0; 4];
         ram.read(u64::from(entry.ebx), &mut magic).unwrap();
         assert_eq!(u32::from_le_bytes(magic), START_MAGIC);
+    }
+
+    #[test]
+    fn the_memory_map_has_an_entry_for_each_piece_of_ram() {
+        let ram = GuestRam::new(5 << 30).unwrap();
+        let entry = load(&ram, None).unwrap();
+        let mut info = [0; 56];
+        ram.read(u64::from(entry.ebx), &mut info).unwrap();
+        assert_eq!(info[48..52], 2u32.to_le_bytes());
+        let mut map = [0; 48];
+        ram.read(MEMORY_MAP, &mut map).unwrap();
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| map[at + i]));
+        let entries = [word(0), word(8), word(24), word(32)];
+        assert_eq!(entries, [0, 3 << 30, 4 << 30, 2 << 30]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::api::Request;
 use crate::config::{
     DeviceConfig, HostConfig, VmConfig, check_devices, parse_memory, parse_seconds,
 };
+use crate::memory::PAGE_SIZE;
 use crate::migration::Limits;
 use crate::serial::Target;
 
@@ -73,6 +74,9 @@ pub enum Remote {
         /// Seconds until the source gives up and its guest runs on.
         #[arg(long, value_parser = parse_seconds)]
         timeout: Option<Duration>,
+        /// As --dirty, for this migration alone.
+        #[arg(long)]
+        dirty: Option<String>,
     },
     /// Gives up a migration; its guest runs on at the source.
     CancelMigration,
@@ -80,6 +84,27 @@ pub enum Remote {
     ReceiveMigration {
         /// tcp:HOST:PORT or unix:PATH
         url: String,
+    },
+    /// Takes memory out of the VFs' reach, at any time.
+    DmaUnmap {
+        /// First guest physical address, such as 32M
+        #[arg(value_parser = parse_memory)]
+        gpa: u64,
+        /// Bytes, such as 16M: whole blocks of --dma-block
+        #[arg(value_parser = parse_memory)]
+        length: u64,
+        /// Gives it back to the host too: it reads as zeros
+        #[arg(long)]
+        discard: bool,
+    },
+    /// Gives memory to the VFs, at any time.
+    DmaMap {
+        /// First guest physical address, such as 32M
+        #[arg(value_parser = parse_memory)]
+        gpa: u64,
+        /// Bytes, such as 16M
+        #[arg(value_parser = parse_memory)]
+        length: u64,
     },
     /// Ends the VMM and its VM.
     Shutdown,
@@ -93,12 +118,27 @@ impl From<Remote> for Request {
             Remote::Pause => Self::Pause {},
             Remote::Resume { force } => Self::Resume { force },
             Remote::Snapshot { url } => Self::Snapshot { url },
-            Remote::SendMigration { url, timeout } => Self::SendMigration {
+            Remote::SendMigration {
+                url,
+                timeout,
+                dirty,
+            } => Self::SendMigration {
                 url,
                 timeout: timeout.map(|time| time.as_secs_f64()),
+                dirty,
             },
             Remote::CancelMigration => Self::CancelMigration {},
             Remote::ReceiveMigration { url } => Self::ReceiveMigration { url },
+            Remote::DmaUnmap {
+                gpa,
+                length,
+                discard,
+            } => Self::DmaUnmap {
+                gpa,
+                length,
+                discard,
+            },
+            Remote::DmaMap { gpa, length } => Self::DmaMap { gpa, length },
             Remote::Shutdown => Self::Shutdown {},
         }
     }
@@ -128,6 +168,9 @@ pub struct Run {
     /// VFs by cdev and iommufd instead of group and container.
     #[arg(long)]
     pub iommufd: bool,
+    /// Maps RAM for DMA in blocks of this size, which can be taken from the VFs one by one.
+    #[arg(long, value_parser = parse_block)]
+    pub dma_block: Option<u64>,
     /// Events as lines of JSON.
     #[arg(long)]
     pub event_file: Option<PathBuf>,
@@ -181,6 +224,7 @@ impl Run {
                 serial: self.serial.clone(),
                 accel: self.accel,
                 iommufd: self.iommufd,
+                dma_block: self.dma_block,
             },
         })
     }
@@ -207,6 +251,14 @@ fn parse_pause(text: &str) -> Result<Pause, String> {
         _ => parse_seconds(text)?,
     };
     Ok(Pause { limit })
+}
+
+fn parse_block(text: &str) -> Result<u64, String> {
+    let size = parse_memory(text)?;
+    if size == 0 || !size.is_multiple_of(PAGE_SIZE) {
+        return Err(format!("{text:?} is no size of whole pages of 4 KiB"));
+    }
+    Ok(size)
 }
 
 /// Where a VM is brought back from.

@@ -77,6 +77,8 @@ pub struct HostConfig {
     pub accel: Choice,
     /// VFs by cdev and iommufd instead of group and container.
     pub iommufd: bool,
+    /// Bytes of each mapping of RAM for DMA; none for mappings as large as RAM is.
+    pub dma_block: Option<u64>,
 }
 
 /// Reads `size=256M` or `256M`; K, M and G are powers of 1024.

@@ -17,6 +17,7 @@ pub mod events;
 pub mod memory;
 pub mod migration;
 pub mod pci;
+pub mod reach;
 pub mod serial;
 pub mod snapshot;
 pub mod vcpu;

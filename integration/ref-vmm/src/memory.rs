@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Guest RAM: one shared memfd from guest physical address 0.
+//! Guest RAM: one shared memfd, mapped where [`layout`] puts it.
 //!
-//! Everything that copies RAM (migration, snapshots) goes through the file, not through the mapping: `pread` of a page
-//! that was never touched reads zeros without allocating it, so that looking at RAM does not grow it.
+//! Whoever copies RAM (migration, fingerprints, snapshots) reads it through the mapping where its pages are there, which is as fast as
+//! memory is, and through the file where they are not: `pread` of a page that was never touched reads zeros without
+//! allocating it, so that looking at RAM does not grow it. It is written through the file, which allocates a page without clearing it first.
 //! What the guest or a VF writes meanwhile may be seen torn; the last pass runs when both stand still.
-#![allow(unsafe_code)] // memfd_create has no safe wrapper.
+#![allow(unsafe_code)] // memfd_create and lseek have no safe wrappers, and the mapping is given out as addresses.
+
+pub mod layout;
+mod mapped;
 
 use std::fs::File;
 use std::io;
@@ -12,20 +16,18 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+pub use self::layout::{HIGH_END, LOW_END, Layout, RAM_MAX, RAM_MIN, Region};
 
 /// Granularity of dirty tracking and of zero detection, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
-/// First address that is not RAM at any size: BARs and the interrupt controllers live above it.
-pub const RAM_LIMIT: u64 = 3 << 30;
-/// Smallest RAM that a guest is given, in bytes.
-pub const RAM_MIN: u64 = 4 << 20;
 
 /// Why guest RAM could not be had or reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The size asked for is not usable.
-    #[error("Memory size {0:#x} is not a multiple of 4 KiB from 4 MiB to 3 GiB")]
+    #[error("Memory size {0:#x} is not a multiple of 4 KiB from 4 MiB to 31 GiB")]
     Size(u64),
     /// memfd or its mapping.
     #[error("Guest RAM of {size:#x} bytes could not be created: {what}")]
@@ -57,13 +59,22 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Freeing pages of the memfd.
+    #[error("Guest memory at {gpa:#x} could not be given up")]
+    Discard {
+        /// First byte.
+        gpa: u64,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// The RAM of one guest.
 pub struct GuestRam {
     mmap: GuestMemoryMmap,
     file: File,
-    size: u64,
+    layout: Layout,
 }
 
 impl GuestRam {
@@ -72,9 +83,7 @@ impl GuestRam {
     /// # Errors
     /// [`Error::Size`] for a size out of bounds, [`Error::Create`] when the system refuses.
     pub fn new(size: u64) -> Result<Self, Error> {
-        if !size.is_multiple_of(PAGE_SIZE) || !(RAM_MIN..=RAM_LIMIT).contains(&size) {
-            return Err(Error::Size(size));
-        }
+        let layout = Layout::new(size)?;
         let create = |what| move |source| Error::Create { size, what, source };
         // SAFETY: the name is a C string with static lifetime; no other memory is involved.
         let fd = unsafe { libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC) };
@@ -84,18 +93,28 @@ impl GuestRam {
         // SAFETY: the descriptor was just created and nobody else has it.
         let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         file.set_len(size).map_err(create("ftruncate"))?;
-        let shared = file.try_clone().map_err(create("dup"))?;
-        let length = usize::try_from(size).map_err(|_| Error::Size(size))?;
-        let ranges = [(GuestAddress(0), length, Some(FileOffset::new(shared, 0)))];
+        let mut ranges = Vec::new();
+        for region in layout.regions() {
+            let shared = file.try_clone().map_err(create("dup"))?;
+            let length = usize::try_from(region.size).map_err(|_| Error::Size(size))?;
+            let backing = FileOffset::new(shared, region.offset);
+            ranges.push((GuestAddress(region.gpa), length, Some(backing)));
+        }
         let mmap = GuestMemoryMmap::from_ranges_with_files(ranges)
             .map_err(|e| create("mmap")(io::Error::other(e)))?;
-        Ok(Self { mmap, file, size })
+        Ok(Self { mmap, file, layout })
     }
 
     /// Bytes of RAM.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.layout.size()
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The mapping, for loaders and device models.
@@ -104,29 +123,27 @@ impl GuestRam {
         &self.mmap
     }
 
-    /// Where guest physical address 0 is mapped in this process.
-    #[must_use]
-    pub fn host_address(&self) -> *mut u8 {
-        self.mmap
-            .iter()
-            .next()
-            .expect("guest RAM has one region")
-            .as_ptr()
+    /// Where a guest physical address is mapped in this process, up to the end of its region.
+    ///
+    /// # Errors
+    /// [`Error::Range`] when no RAM is there.
+    pub fn host_address(&self, gpa: u64) -> Result<*mut u8, Error> {
+        let region = self.layout.find(gpa, 1)?;
+        let mapped = self
+            .mmap
+            .find_region(GuestAddress(region.gpa))
+            .expect("every region is mapped");
+        debug_assert_eq!(mapped.len(), region.size);
+        #[allow(clippy::cast_possible_truncation)] // an offset in a mapping
+        Ok(mapped.as_ptr().wrapping_add((gpa - region.gpa) as usize))
     }
 
-    /// Checks that a range lies in RAM.
+    /// Checks that a range lies in RAM, in one piece of it.
     ///
     /// # Errors
     /// [`Error::Range`].
     pub fn check(&self, gpa: u64, length: u64) -> Result<(), Error> {
-        match gpa.checked_add(length) {
-            Some(end) if end <= self.size => Ok(()),
-            _ => Err(Error::Range {
-                gpa,
-                length,
-                size: self.size,
-            }),
-        }
+        self.layout.find(gpa, length).map(|_| ())
     }
 
     /// Reads RAM; untouched pages read as zeros and stay untouched.
@@ -134,10 +151,40 @@ impl GuestRam {
     /// # Errors
     /// [`Error::Range`] or [`Error::Io`].
     pub fn read(&self, gpa: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let region = self.layout.find(gpa, buffer.len() as u64)?;
+        let (mut at, mut rest) = (gpa, buffer);
+        let mut pages = [false; mapped::WINDOW];
+        while !rest.is_empty() {
+            let there = self.look(at, rest.len() as u64, &mut pages)?;
+            let run = there.run as u64 * PAGE_SIZE - at % PAGE_SIZE;
+            let length = usize::try_from(run).unwrap_or(rest.len()).min(rest.len());
+            let (piece, after) = rest.split_at_mut(length);
+            if there.first {
+                self.read_there(at, piece)?;
+            } else {
+                let read = self.file.read_exact_at(piece, region.offset_of(at));
+                read.map_err(|source| Error::Io { gpa: at, source })?;
+            }
+            at += length as u64;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Reads RAM that [`GuestRam::next_touched`] has named. The same as [`GuestRam::read`], without asking again whether it is
+    /// there: what is not would be allocated.
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn read_there(&self, gpa: u64, buffer: &mut [u8]) -> Result<(), Error> {
         self.check(gpa, buffer.len() as u64)?;
-        self.file
-            .read_exact_at(buffer, gpa)
-            .map_err(|source| Error::Io { gpa, source })
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let host = self.host_address(gpa)?;
+        // SAFETY: all of the range lies in one region, which stays mapped as long as `self`; the file is never made shorter.
+        unsafe { mapped::copy_out(host, buffer) };
+        Ok(())
     }
 
     /// Writes RAM.
@@ -145,37 +192,62 @@ impl GuestRam {
     /// # Errors
     /// [`Error::Range`] or [`Error::Io`].
     pub fn write(&self, gpa: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.check(gpa, bytes.len() as u64)?;
+        let region = self.layout.find(gpa, bytes.len() as u64)?;
         self.file
-            .write_all_at(bytes, gpa)
+            .write_all_at(bytes, region.offset_of(gpa))
             .map_err(|source| Error::Io { gpa, source })
     }
 
-    /// The next range at or after `gpa` that holds memory at all; none when the rest was never touched.
+    /// The first part of `range` that may hold anything but zeros, of at most 2 MiB; none when all of it is a hole. Costs the same however
+    /// much memory follows.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn next_touched(&self, gpa: u64) -> Result<Option<Range<u64>>, Error> {
-        let Some(start) = self.seek(gpa, libc::SEEK_DATA)? else {
+    /// [`Error::Range`] for a range that is not RAM, [`Error::Io`].
+    pub fn next_touched(&self, range: Range<u64>) -> Result<Option<Range<u64>>, Error> {
+        let (gpa, length) = (range.start, range.end.saturating_sub(range.start));
+        let region = self.layout.find(gpa, length)?;
+        // Also what is swapped out is data to this call.
+        let Some(data) = self.next_data(gpa, region.offset_of(gpa))? else {
             return Ok(None);
         };
-        let end = self.seek(start, libc::SEEK_HOLE)?.unwrap_or(self.size);
-        Ok(Some(start..end))
+        let start = data - region.offset + region.gpa;
+        if start >= range.end {
+            return Ok(None);
+        }
+        let mut pages = [false; mapped::WINDOW];
+        let there = self.look(start, range.end - start, &mut pages)?;
+        let pages = if there.first { there.run as u64 } else { 1 };
+        let end = start - start % PAGE_SIZE + pages * PAGE_SIZE;
+        Ok(Some(start..end.min(range.end)))
     }
 
-    /// The first address at or after `gpa` that holds memory at all; none when the rest was never touched. Costs
-    /// the same however much memory follows, where [`GuestRam::next_touched`] goes over all of it for its end.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn first_touched(&self, gpa: u64) -> Result<Option<u64>, Error> {
-        self.seek(gpa, libc::SEEK_DATA)
+    /// Whether the page of `gpa` is there, and how many that follow it are as it is.
+    fn look(
+        &self,
+        gpa: u64,
+        length: u64,
+        pages: &mut [bool; mapped::WINDOW],
+    ) -> Result<There, Error> {
+        let first = gpa - gpa % PAGE_SIZE;
+        let count = (gpa + length - first).div_ceil(PAGE_SIZE);
+        let count = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .min(pages.len());
+        let pages = &mut pages[..count];
+        let host = self.host_address(first)?;
+        // SAFETY: regions are made of whole pages, so all of those that the range touches are mapped; so is their first byte aligned.
+        unsafe { mapped::resident(host, pages) }.map_err(|source| Error::Io { gpa, source })?;
+        Ok(There {
+            first: pages.first().copied().unwrap_or(false),
+            run: mapped::run(pages),
+        })
     }
 
-    fn seek(&self, gpa: u64, whence: libc::c_int) -> Result<Option<u64>, Error> {
-        let offset = libc::off_t::try_from(gpa).unwrap_or(libc::off_t::MAX);
+    /// Offset of the first data in the file at or after `offset`.
+    fn next_data(&self, gpa: u64, offset: u64) -> Result<Option<u64>, Error> {
+        let offset = libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX);
         // SAFETY: a call on a descriptor of ours; its position is used by nobody, since all I/O names its offset.
-        let found = unsafe { libc::lseek(self.file.as_raw_fd(), offset, whence) };
+        let found = unsafe { libc::lseek(self.file.as_raw_fd(), offset, libc::SEEK_DATA) };
         match u64::try_from(found) {
             Ok(at) => Ok(Some(at)),
             Err(_) => match io::Error::last_os_error() {
@@ -192,22 +264,50 @@ impl GuestRam {
     /// # Errors
     /// [`Error::Range`] or [`Error::Io`].
     pub fn zero(&self, gpa: u64, length: u64) -> Result<(), Error> {
-        self.check(gpa, length)?;
         const ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
+        self.check(gpa, length)?;
         let mut page = [0; PAGE_SIZE as usize];
         let mut at = gpa;
-        while at < gpa + length {
-            let step = (gpa + length - at).min(PAGE_SIZE);
-            #[allow(clippy::cast_possible_truncation)] // at most a page
-            let (page, zeros) = (&mut page[..step as usize], &ZEROS[..step as usize]);
-            self.read(at, page)?;
-            if !is_zero(page) {
-                self.write(at, zeros)?;
+        while let Some(touched) = self.next_touched(at..gpa + length)? {
+            at = touched.start;
+            while at < touched.end {
+                let step = (touched.end - at).min(PAGE_SIZE - at % PAGE_SIZE);
+                #[allow(clippy::cast_possible_truncation)] // at most a page
+                let (page, zeros) = (&mut page[..step as usize], &ZEROS[..step as usize]);
+                self.read_there(at, page)?;
+                if !is_zero(page) {
+                    self.write(at, zeros)?;
+                }
+                at += step;
             }
-            at += step;
         }
         Ok(())
     }
+
+    /// Gives whole pages back to the host: they read as zeros from now on. No device may have them mapped for DMA, since a page that is
+    /// pinned would part from the file.
+    ///
+    /// # Errors
+    /// [`Error::Range`] or [`Error::Discard`].
+    pub fn discard(&self, gpa: u64, length: u64) -> Result<(), Error> {
+        let region = self.layout.find(gpa, length)?;
+        let off_t = |value| libc::off_t::try_from(value).unwrap_or(libc::off_t::MAX);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let (fd, offset) = (self.file.as_raw_fd(), off_t(region.offset_of(gpa)));
+        // SAFETY: a call on a descriptor of ours; mappings of the range stay valid and read as zeros.
+        if unsafe { libc::fallocate(fd, mode, offset, off_t(length)) } == 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        Err(Error::Discard { gpa, source })
+    }
+}
+
+/// What [`GuestRam::look`] has seen.
+struct There {
+    first: bool,
+    /// Pages, the first included.
+    run: usize,
 }
 
 /// Whether all bytes are zero.
@@ -219,59 +319,4 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_size_that_would_reach_into_the_bars_is_refused() {
-        assert!(matches!(
-            GuestRam::new(RAM_LIMIT + PAGE_SIZE),
-            Err(Error::Size(_))
-        ));
-        assert!(matches!(GuestRam::new(RAM_MIN + 1), Err(Error::Size(_))));
-        assert!(matches!(GuestRam::new(0), Err(Error::Size(_))));
-    }
-
-    #[test]
-    fn a_range_from_a_peer_cannot_leave_ram() {
-        let ram = GuestRam::new(RAM_MIN).unwrap();
-        assert!(ram.write(RAM_MIN - 1, &[1]).is_ok());
-        assert!(matches!(
-            ram.write(RAM_MIN - 1, &[1, 2]),
-            Err(Error::Range { .. })
-        ));
-        assert!(matches!(ram.zero(u64::MAX, 2), Err(Error::Range { .. })));
-    }
-
-    #[test]
-    fn zeroing_changes_what_was_written_and_nothing_beside_it() {
-        let ram = GuestRam::new(RAM_MIN).unwrap();
-        ram.write(0x1ffe, &[1, 2, 3, 4]).unwrap();
-        ram.zero(0x1fff, 2).unwrap();
-        let mut seen = [9; 4];
-        ram.read(0x1ffe, &mut seen).unwrap();
-        assert_eq!(seen, [1, 0, 0, 4]);
-    }
-
-    #[test]
-    fn looking_at_ram_does_not_touch_it() {
-        let ram = GuestRam::new(RAM_MIN).unwrap();
-        let mut buffer = [0; 0x3000];
-        ram.read(0, &mut buffer).unwrap();
-        ram.zero(0, 0x3000).unwrap();
-        assert_eq!(ram.next_touched(0).unwrap(), None);
-        ram.write(0x5800, &[1]).unwrap();
-        assert_eq!(ram.next_touched(0).unwrap(), Some(0x5000..0x6000));
-        assert_eq!(ram.next_touched(0x6000).unwrap(), None);
-    }
-
-    #[test]
-    fn one_set_byte_anywhere_is_not_zero() {
-        for at in 0..19 {
-            let mut bytes = [0; 19];
-            assert!(is_zero(&bytes));
-            bytes[at] = 1;
-            assert!(!is_zero(&bytes), "byte {at}");
-        }
-    }
-}
+mod tests;

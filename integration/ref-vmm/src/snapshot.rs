@@ -306,6 +306,7 @@ mod tests {
             serial: Target::Null,
             accel: Choice::Only(Kind::Soft),
             iommufd: false,
+            dma_block: None,
         }
     }
 

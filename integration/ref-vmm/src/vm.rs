@@ -26,6 +26,7 @@ use crate::pci::container::{self, Container};
 use crate::pci::passthrough::Assigned;
 use crate::pci::root::{self, Root};
 use crate::pci::vfio::{self, Resources, VfioPci};
+use crate::reach::Reach;
 use crate::serial::{self, Serial};
 
 /// A VF with migration around it.
@@ -116,6 +117,7 @@ pub struct Vm {
     fallback: Option<String>,
     root: Arc<Root>,
     ram: Arc<GuestRam>,
+    reach: Arc<Reach>,
     running: AtomicBool,
     start: Mutex<Start>,
 }
@@ -146,30 +148,33 @@ impl Vm {
         let ram = Arc::new(GuestRam::new(memory)?);
         let bus = Arc::new(Bus::default());
         let (accelerator, fallback) = accel::create(accel, &bus)?;
-        accelerator.map(
-            Slot {
-                gpa: 0,
-                size: ram.size(),
-                host: ram.host_address(),
-            },
-            true,
-        )?;
+        for region in ram.layout().regions() {
+            let host = ram.host_address(region.gpa)?;
+            let (gpa, size) = (region.gpa, region.size);
+            accelerator.map(Slot { gpa, size, host }, true)?;
+        }
         let serial = Serial::new(&host.serial).map_err(Error::Serial)?;
         bus.claim_ports(serial::BASE, serial::PORTS, Arc::new(serial))?;
         let root = Arc::new(Root::default());
         bus.claim_ports(root::BASE, root::PORTS, root.clone())?;
+        let container = if devices.is_empty() {
+            None
+        } else {
+            let container = Container::new(host, &*accelerator, ram.clone())?;
+            Some(Arc::new(container))
+        };
         let mut vm = Self {
             devices: Vec::new(),
             accelerator,
             fallback,
             root,
+            reach: Arc::new(Reach::new(ram.clone(), container.clone())),
             ram,
             running: AtomicBool::new(false),
             start: Mutex::new(Start::Own),
         };
-        if !devices.is_empty() {
-            let container = Container::new(host.iommufd, &*vm.accelerator, vm.ram.clone())?;
-            vm.plug(devices, &Arc::new(container), &bus, options)?;
+        if let Some(container) = container {
+            vm.plug(devices, &container, &bus, options)?;
         }
         Ok(vm)
     }
@@ -189,10 +194,8 @@ impl Vm {
                     source,
                 })?;
             self.root.plug(slot, vf.clone());
-            self.devices.push(XeVfioDevice::new(
-                Assigned::new(vf, self.ram.clone()),
-                options,
-            ));
+            self.devices
+                .push(XeVfioDevice::new(Assigned::new(vf), options));
         }
         Ok(())
     }
@@ -210,6 +213,12 @@ impl Vm {
     #[must_use]
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.ram
+    }
+
+    /// Which of it the VFs reach.
+    #[must_use]
+    pub fn reach(&self) -> &Arc<Reach> {
+        &self.reach
     }
 
     /// What runs the guest.

@@ -7,7 +7,7 @@
 
 mod held;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ use crate::migration::Limits;
 use crate::migration::destination::Destination;
 use crate::migration::source::{self, Outcome};
 use crate::migration::watch::Watch;
+use crate::reach::{self, Reach};
 use crate::snapshot;
 use crate::vm::{self, Vm};
 
@@ -61,6 +62,8 @@ pub struct Vmm {
     options: Options,
     events: Events,
     state: Mutex<State>,
+    // Weak, since it keeps RAM: a VM that has moved away leaves none of it here.
+    reach: Mutex<Weak<Reach>>,
     exit: Mutex<Option<u8>>,
     exiting: Condvar,
 }
@@ -89,6 +92,7 @@ impl Vmm {
             options,
             events,
             state: Mutex::new(State::Empty),
+            reach: Mutex::default(),
             exit: Mutex::new(None),
             exiting: Condvar::new(),
         }
@@ -96,6 +100,8 @@ impl Vmm {
 
     /// Gives it a VM.
     pub fn adopt(&self, vm: Box<Vm>) {
+        let reach = Arc::downgrade(vm.reach());
+        *self.reach.lock().unwrap_or_else(PoisonError::into_inner) = reach;
         *self.lock() = State::Here(vm);
     }
 
@@ -143,11 +149,21 @@ impl Vmm {
             Request::Pause {} => self.pause(),
             Request::Resume { force } => self.resume(force),
             Request::Snapshot { url } => self.snapshot(&url),
-            Request::SendMigration { url, timeout } => self
-                .send_migration(&url, timeout)
+            Request::SendMigration {
+                url,
+                timeout,
+                dirty,
+            } => self
+                .send_migration(&url, timeout, dirty.as_deref())
                 .inspect(|_| exit = Some(0)),
             Request::CancelMigration {} => self.cancel_migration(),
             Request::ReceiveMigration { url } => self.receive_once(&url),
+            Request::DmaUnmap {
+                gpa,
+                length,
+                discard,
+            } => self.change_reach(|reach| reach.take_away(gpa, length, discard)),
+            Request::DmaMap { gpa, length } => self.change_reach(|reach| reach.give(gpa, length)),
             Request::Shutdown {} => {
                 exit = Some(0);
                 self.cancel_for_shutdown();
@@ -261,11 +277,19 @@ impl Vmm {
         Ok(json!({"directory": directory, "ms": ms}))
     }
 
-    fn send_migration(&self, url: &str, timeout: Option<f64>) -> Result<Value, Failed> {
+    fn send_migration(
+        &self,
+        url: &str,
+        timeout: Option<f64>,
+        dirty: Option<&str>,
+    ) -> Result<Value, Failed> {
         let endpoint: Endpoint = url.parse().map_err(|e| crate::describe(&e))?;
         let mut limits = self.limits;
         if let Some(timeout) = timeout {
             limits.total = seconds(timeout)?;
+        }
+        if let Some(dirty) = dirty {
+            limits.dirty = dirty.parse().map_err(|e| crate::describe(&e))?;
         }
         let mut vm = self.take("migrating")?;
         if !vm.is_running() {
@@ -303,6 +327,17 @@ impl Vmm {
                 Err(format!("{error}. {now}"))
             }
         }
+    }
+
+    /// Needs no VM to be had: it goes on while a migration has it.
+    fn change_reach(
+        &self,
+        change: impl FnOnce(&Reach) -> Result<(), reach::Error>,
+    ) -> Result<Value, Failed> {
+        let reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
+        let reach = reach.upgrade().ok_or("There is no VM here")?;
+        change(&reach).map_err(|e| crate::describe(&e))?;
+        Ok(Value::Null)
     }
 
     fn cancel_migration(&self) -> Result<Value, Failed> {

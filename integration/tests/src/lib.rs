@@ -5,6 +5,8 @@
 //! `host-sim fault`, and ask the guest. [`cloud_hypervisor`] does the same with Cloud Hypervisor in the place of the reference VMM.
 
 pub mod cloud_hypervisor;
+pub mod gate;
+pub mod guest_memory;
 
 use std::time::{Duration, Instant};
 

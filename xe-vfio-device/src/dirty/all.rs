@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Everything that is mapped, once, when the VF stands still.
 
+use super::ranges::{normal, union};
 use super::{DirtyError, GuestRange, Kind, Moment, Strategy};
 
 /// Knows nothing and so answers everything: right on any host, and the whole guest memory is sent while the guest stands
@@ -8,6 +9,8 @@ use super::{DirtyError, GuestRange, Kind, Moment, Strategy};
 #[derive(Debug, Default)]
 pub struct All {
     log: Log,
+    /// What was mapped at any time since the log began: memory that is not any more may hold writes all the same.
+    ever: Vec<GuestRange>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,7 +26,8 @@ impl Strategy for All {
         Kind::All
     }
 
-    fn start(&mut self, _mapped: &[GuestRange]) -> Result<(), DirtyError> {
+    fn start(&mut self, mapped: &[GuestRange]) -> Result<(), DirtyError> {
+        self.ever = normal(mapped)?;
         self.log = Log::Pending;
         Ok(())
     }
@@ -33,17 +37,20 @@ impl Strategy for All {
         moment: Moment,
         mapped: &[GuestRange],
     ) -> Result<Vec<GuestRange>, DirtyError> {
+        if self.log == Log::Off {
+            return Err(DirtyError::NotStarted);
+        }
+        self.ever = union(&self.ever, &normal(mapped)?);
         match (moment, &self.log) {
-            (_, Log::Off) => Err(DirtyError::NotStarted),
             // Whatever could be answered now would be written again.
             (Moment::Running, _) => {
                 self.log = Log::Pending;
                 Ok(Vec::new())
             }
             (Moment::Still, Log::Answered) => Ok(Vec::new()),
-            (Moment::Still, Log::Pending) => {
+            (Moment::Still, _) => {
                 self.log = Log::Answered;
-                Ok(mapped.to_vec())
+                Ok(self.ever.clone())
             }
         }
     }
@@ -90,6 +97,22 @@ mod tests {
             [MEMORY],
             "a new log begins anew"
         );
+    }
+
+    #[test]
+    fn memory_that_is_not_mapped_any_more_is_dirty_too() {
+        let mut log = All::default();
+        let [gone, new] = [1 << 20, 2 << 20].map(|gpa| GuestRange {
+            gpa,
+            length: 1 << 20,
+        });
+        log.start(&[MEMORY, gone]).unwrap();
+        assert_eq!(log.dirty(Moment::Running, &[MEMORY, new]).unwrap(), []);
+        let all = GuestRange {
+            gpa: 0,
+            length: 3 << 20,
+        };
+        assert_eq!(read(&mut log, Moment::Still), [all]);
     }
 
     #[test]

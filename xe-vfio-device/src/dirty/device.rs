@@ -2,7 +2,8 @@
 //! The device logs what it writes: DMA_LOGGING_*, which mlx5 and others have and an Xe VF has not.
 //!
 //! A device has room for so many ranges: where it refuses ours for their number, the smallest holes between them are filled until it
-//! takes them; what it then reports of the holes is dropped. It may log in larger units than pages; the kernel spreads those over the bits
+//! takes them; what it then reports of the holes is dropped. It logs addresses, not mappings: memory that is unmapped meanwhile is asked
+//! for to the end. It may log in larger units than pages; the kernel spreads those over the bits
 //! of pages that are asked for (drivers/vfio/iova_bitmap.c).
 
 use super::bitmap::{self, WINDOW};
@@ -108,9 +109,8 @@ impl<L: DmaLog> Strategy for Device<L> {
         mapped: &[GuestRange],
     ) -> Result<Vec<GuestRange>, DirtyError> {
         let started = self.started.as_ref().ok_or(DirtyError::NotStarted)?;
-        let now = normal(mapped)?;
-        covers(started, &now)?;
-        read(&now, &mut self.unanswered, |range, bits| {
+        covers(started, &normal(mapped)?)?;
+        read(started, &mut self.unanswered, |range, bits| {
             self.log.report(range, PAGE_SIZE, bits)
         })
     }
@@ -267,6 +267,15 @@ mod tests {
         state.lock().unwrap().fail_report_at = Some(8 * PAGE_SIZE);
         assert!(log.dirty(Moment::Still, &memory).is_err());
         let dirty = log.dirty(Moment::Still, &memory).unwrap();
+        assert_eq!(dirty, [range(1, 1), range(9, 1)]);
+    }
+
+    #[test]
+    fn what_was_written_before_an_unmap_is_answered_after_it() {
+        let (mut log, state) = device(9);
+        log.start(&[range(0, 4), range(8, 4)]).unwrap();
+        state.lock().unwrap().written = [1, 9].map(|page| page * PAGE_SIZE).into();
+        let dirty = log.dirty(Moment::Still, &[range(0, 4)]).unwrap();
         assert_eq!(dirty, [range(1, 1), range(9, 1)]);
     }
 

@@ -3,11 +3,14 @@
 //!
 //! All VFs of a VM that share a page table share its bits, so the log is the page table's: on with the first VF, off with the
 //! last. Switching it on clears the bits, which is why a second VF must not do it again while the first one's matter.
+//!
+//! Bits go with the mapping that they are of. What is found unmapped has lost them and is answered as a whole. Memory that is unmapped and
+//! mapped again between two looks is not found: whoever does that has to send it again himself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::read;
-use super::ranges::{covers, normal};
+use super::ranges::{covers, normal, without};
 use super::{DirtyError, GuestRange, Kind, Moment, Strategy};
 use crate::uapi::UapiError;
 
@@ -50,6 +53,8 @@ impl PageTable {
 pub struct Iommu {
     table: Arc<PageTable>,
     started: Option<Vec<GuestRange>>,
+    /// What was mapped at the last look.
+    last: Vec<GuestRange>,
     unanswered: Vec<GuestRange>,
 }
 
@@ -59,6 +64,7 @@ impl Iommu {
         Self {
             table,
             started: None,
+            last: Vec::new(),
             unanswered: Vec::new(),
         }
     }
@@ -80,6 +86,7 @@ impl Strategy for Iommu {
         }
         *users += 1;
         drop(users);
+        self.last.clone_from(&memory);
         self.started = Some(memory);
         Ok(())
     }
@@ -92,6 +99,8 @@ impl Strategy for Iommu {
         let started = self.started.as_ref().ok_or(DirtyError::NotStarted)?;
         let now = normal(mapped)?;
         covers(started, &now)?;
+        without(&self.last, &now, &mut self.unanswered);
+        self.last.clone_from(&now);
         read(&now, &mut self.unanswered, |range, bits| {
             self.table.log.take(range, bits)
         })
@@ -147,6 +156,23 @@ mod tests {
         gpa: 0,
         length: 64 << 12,
     };
+
+    #[test]
+    fn memory_whose_bits_went_with_its_mapping_is_answered_as_a_whole_and_once() {
+        let fake = Arc::new(Fake::default());
+        let mut log = Iommu::new(PageTable::new(fake));
+        log.start(&[MEMORY]).unwrap();
+        let page = |first: u64, pages: u64| GuestRange {
+            gpa: first << 12,
+            length: pages << 12,
+        };
+        let mapped = [page(0, 16), page(48, 16)];
+        let dirty = log.dirty(Moment::Running, &mapped).unwrap();
+        assert_eq!(dirty, [page(16, 32)]);
+        assert_eq!(log.dirty(Moment::Running, &mapped).unwrap(), []);
+        assert_eq!(log.dirty(Moment::Running, &[MEMORY]).unwrap(), []);
+        assert_eq!(log.dirty(Moment::Still, &mapped).unwrap(), [page(16, 32)]);
+    }
 
     #[test]
     fn the_second_vf_of_a_page_table_does_not_clear_what_the_first_has_written() {

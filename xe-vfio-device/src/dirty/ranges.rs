@@ -53,6 +53,32 @@ pub(super) fn covers(outer: &[GuestRange], inner: &[GuestRange]) -> Result<(), D
     Ok(())
 }
 
+/// All of both, in order and joined.
+pub(super) fn union(a: &[GuestRange], b: &[GuestRange]) -> Vec<GuestRange> {
+    let mut both = [a, b].concat();
+    both.sort_unstable();
+    joined(both, 0)
+}
+
+/// What of `outer` does not lie in `inner`, both in order and joined, appended to `to`.
+pub(super) fn without(outer: &[GuestRange], inner: &[GuestRange], to: &mut Vec<GuestRange>) {
+    for range in outer {
+        let (mut at, end) = (range.gpa, range.gpa + range.length);
+        let inside = inner.iter().filter(|i| i.gpa < end);
+        for hole in inside.filter(|i| range.gpa < i.gpa + i.length) {
+            if at < hole.gpa {
+                let length = hole.gpa - at;
+                to.push(GuestRange { gpa: at, length });
+            }
+            at = at.max(hole.gpa + hole.length);
+        }
+        if at < end {
+            let length = end - at;
+            to.push(GuestRange { gpa: at, length });
+        }
+    }
+}
+
 /// What of `range` lies in `within`, appended to `to`.
 pub(super) fn clip(range: GuestRange, within: &[GuestRange], to: &mut Vec<GuestRange>) {
     for piece in within {
@@ -113,6 +139,24 @@ mod tests {
         };
         assert_eq!(first_outside(range(4, 2)), 5);
         assert_eq!(first_outside(range(6, 1)), 6);
+    }
+
+    #[test]
+    fn what_is_taken_out_of_ranges_and_put_back_are_the_same_ranges() {
+        let outer = [range(2, 10), range(20, 2), range(30, 1)];
+        let inner = [
+            range(0, 3),
+            range(5, 1),
+            range(8, 1),
+            range(11, 9),
+            range(21, 20),
+        ];
+        let mut left = Vec::new();
+        without(&outer, &inner, &mut left);
+        assert_eq!(left, [range(3, 2), range(6, 2), range(9, 2), range(20, 1)]);
+        let mut taken = Vec::new();
+        inner.iter().for_each(|i| clip(*i, &outer, &mut taken));
+        assert_eq!(union(&left, &taken), outer);
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub struct Start {
     /// Another seed, other pages and contents
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Write each page once, in order, and end
+    #[arg(long)]
+    sweep: bool,
 }
 
 /// Arguments of `host-sim storm check`.
@@ -101,6 +104,7 @@ impl Start {
             rate: self.rate,
             unit: self.unit,
             seed: self.seed,
+            sweep: self.sweep,
         };
         let vf = vf(&Host::open(&self.of.dir)?, self.of.vf)?;
         vf.storm_start(&spec).map_err(Error::StormStart)

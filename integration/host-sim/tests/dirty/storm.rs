@@ -79,6 +79,7 @@ pub fn spec() -> StormSpec {
         rate: 0,
         unit: 4096,
         seed: 1,
+        sweep: false,
     }
 }
 
@@ -163,6 +164,24 @@ fn a_storm_blows_in_running_alone() {
     assert_eq!((target.memory.all(), target.writes()), (before, writes));
     let status = target.vf.storm_status().expect("a storm");
     assert_eq!((status.on, status.faults), (false, 0));
+}
+
+#[test]
+fn a_sweep_writes_every_page_once_and_ends() {
+    let target = Target::new();
+    let sweep = StormSpec {
+        sweep: true,
+        ..spec()
+    };
+    target.vf.storm_start(&sweep).expect("a sweep");
+    let start = Instant::now();
+    while target.vf.storm_status().expect("a storm").on {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    assert_eq!(target.writes(), PAGES as u64);
+    let check = target.verify(&target.memory.all());
+    assert_eq!((check.is_right(), check.intact), (true, PAGES as u64));
 }
 
 #[test]

@@ -40,6 +40,9 @@ pub enum Request {
         /// Seconds until the source gives up.
         #[serde(default)]
         timeout: Option<f64>,
+        /// How memory that VFs write is found, instead of what the VMM was started with.
+        #[serde(default)]
+        dirty: Option<String>,
     },
     /// A migration under way is given up.
     CancelMigration {},
@@ -47,6 +50,23 @@ pub enum Request {
     ReceiveMigration {
         /// Where to listen.
         url: String,
+    },
+    /// The VFs do not reach this memory any more; at any time, also during a migration.
+    DmaUnmap {
+        /// First guest physical address.
+        gpa: u64,
+        /// Bytes.
+        length: u64,
+        /// It goes back to the host too and reads as zeros.
+        #[serde(default)]
+        discard: bool,
+    },
+    /// The VFs reach it; at any time.
+    DmaMap {
+        /// First guest physical address.
+        gpa: u64,
+        /// Bytes.
+        length: u64,
     },
     /// The VMM ends.
     Shutdown {},
@@ -82,7 +102,14 @@ mod tests {
         assert_eq!(resume, Request::Resume { force: false });
         let url = "tcp:127.0.0.1:4444".to_owned();
         let send = read(r#"{"command":"send-migration","url":"tcp:127.0.0.1:4444"}"#).unwrap();
-        assert_eq!(send, Request::SendMigration { url, timeout: None });
+        assert_eq!(
+            send,
+            Request::SendMigration {
+                url,
+                timeout: None,
+                dirty: None,
+            }
+        );
         assert!(read(r#"{"command":"ping","more":1}"#).is_err());
         assert!(read(r#"{"command":"explode"}"#).is_err());
     }

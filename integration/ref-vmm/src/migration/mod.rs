@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod destination;
+pub mod pages;
 pub mod prefix;
 pub mod protocol;
 pub mod ram;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Passes over guest memory: which ranges, in which pieces.
 //!
-//! Memory that was never touched is skipped by asking the memfd for it; a page that is all zeros goes as a range. The
+//! Memory that was never touched is skipped; a page that is all zeros goes as a range. The
 //! destination's memory starts as zeros, so the first pass need not send zeros at all.
 
 use std::time::Instant;
@@ -11,7 +11,7 @@ use xe_vfio_device::dirty::{Fingerprints, GuestRange};
 
 use super::channel::{self, Channel};
 use super::protocol::CHUNK;
-use crate::memory::{self, GuestRam, PAGE_SIZE, is_zero};
+use crate::memory::{self, GuestRam, Layout, PAGE_SIZE, is_zero};
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -40,26 +40,30 @@ pub enum Zeros {
 #[must_use]
 pub fn all(ram: &GuestRam) -> MemoryRangeTable {
     let mut table = MemoryRangeTable::default();
-    table.push(MemoryRange {
-        gpa: 0,
-        length: ram.size(),
-    });
+    for region in ram.layout().regions() {
+        table.push(MemoryRange {
+            gpa: region.gpa,
+            length: region.size,
+        });
+    }
     table
 }
 
 /// The union of tables as ranges in order that do not overlap, cut to RAM and grown to whole pages.
 #[must_use]
-pub fn union(tables: Vec<MemoryRangeTable>, ram_size: u64) -> Vec<MemoryRange> {
+pub fn union(tables: Vec<MemoryRangeTable>, ram: &Layout) -> Vec<MemoryRange> {
     let whole = MemoryRangeTable::new_from_tables(tables);
     let mut ranges: Vec<(u64, u64)> = whole
         .regions()
         .iter()
-        .map(|r| {
+        .flat_map(|r| {
             let start = r.gpa - r.gpa % PAGE_SIZE;
-            let end = r.gpa.saturating_add(r.length).min(ram_size);
-            (start, end.next_multiple_of(PAGE_SIZE).min(ram_size))
+            let end = r.gpa.saturating_add(r.length);
+            ram.clip(
+                start,
+                end.checked_next_multiple_of(PAGE_SIZE).unwrap_or(end),
+            )
         })
-        .filter(|(start, end)| start < end)
         .collect();
     ranges.sort_unstable();
     let mut merged: Vec<MemoryRange> = Vec::new();
@@ -123,21 +127,21 @@ pub fn send(
                 });
                 break;
             }
-            let touched = ram.first_touched(at)?.unwrap_or(end).min(end);
-            if touched > at {
+            let touched = ram.next_touched(at..end)?.unwrap_or(end..end);
+            if touched.start > at {
                 if pass.zeros == Zeros::Send {
-                    let length = touched - at;
+                    let length = touched.start - at;
                     if let Some(known) = pass.known {
                         known.sent_zeros(GuestRange { gpa: at, length });
                     }
                     channel.send_zero(&[MemoryRange { gpa: at, length }])?;
                 }
-                at = touched;
+                at = touched.start;
                 continue;
             }
             #[allow(clippy::cast_possible_truncation)] // at most CHUNK
-            let chunk = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
-            ram.read(at, chunk)?;
+            let chunk = &mut buffer[..(touched.end - at).min(CHUNK as u64) as usize];
+            ram.read_there(at, chunk)?;
             // The copy and not RAM, which may be other bytes by now.
             if let Some(known) = pass.known {
                 known.sent(at, chunk);
@@ -207,8 +211,14 @@ mod tests {
             table(&[(0x5000, 0x1000), (0x1001, 0x10)]),
             table(&[(0x4000, 0x2000), (0x6000, 0x1000), (0x9000, u64::MAX)]),
         ];
-        let merged = union(tables, 0xa000);
-        let expected = [(0x1000, 0x1000), (0x4000, 0x3000), (0x9000, 0x1000)];
+        let ram = Layout::new((3 << 30) + RAM_MIN).unwrap();
+        let merged = union(tables, &ram);
+        let expected = [
+            (0x1000, 0x1000),
+            (0x4000, 0x3000),
+            (0x9000, (3 << 30) - 0x9000),
+            (4 << 30, RAM_MIN),
+        ];
         assert_eq!(
             merged,
             expected.map(|(gpa, length)| MemoryRange { gpa, length })

@@ -28,6 +28,7 @@ fn host() -> HostConfig {
         serial: Target::Null,
         accel: Choice::Only(Accel::Soft),
         iommufd: false,
+        dma_block: None,
     }
 }
 

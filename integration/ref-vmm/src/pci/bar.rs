@@ -3,12 +3,12 @@
 
 use std::ops::Range;
 
-use crate::memory::{PAGE_SIZE, RAM_LIMIT};
+use crate::memory::{HIGH_END, LOW_END, PAGE_SIZE};
 
-/// Where 32-bit BARs may lie: above RAM, below the I/O APIC.
-pub const WINDOW_32: Range<u64> = RAM_LIMIT..0xfec0_0000;
-/// Where 64-bit BARs may lie: above everything a 32-bit guest reaches, within 40 bits of physical address.
-pub const WINDOW_64: Range<u64> = 1 << 35..1 << 40;
+/// Where 32-bit BARs may lie: above low RAM, below the I/O APIC.
+pub const WINDOW_32: Range<u64> = LOW_END..0xfec0_0000;
+/// Where 64-bit BARs may lie: above all RAM, within 40 bits of physical address.
+pub const WINDOW_64: Range<u64> = HIGH_END..1 << 40;
 
 /// A memory BAR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

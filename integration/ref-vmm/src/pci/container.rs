@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The IOMMU's view of the guest: one address space for all VFs of a VM, with all of RAM in it.
+//! The IOMMU's view of the guest: one address space for all VFs of a VM, with all of RAM in it at first.
 //!
 //! Two ways lead there, group and container or cdev and iommufd; `vfio-ioctls` has both behind one trait. A VF sees
 //! guest physical addresses, so RAM is mapped one to one.
 #![allow(unsafe_code)] // A DMA mapping hands a raw address to the kernel.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,11 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iommufd_ioctls::IommuFd;
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioIommufd, VfioOps};
-use xe_vfio_device::dirty::PageTable;
+use xe_vfio_device::dirty::{GuestRange, PageTable};
 use xe_vfio_device::uapi::{self, DirtyPageTable, UapiError};
 
 use crate::accel::Accelerator;
-use crate::memory::GuestRam;
+use crate::config::HostConfig;
+use crate::memory::{self, GuestRam};
 
 /// Why a VF could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +73,40 @@ pub enum Error {
         source: VfioError,
     },
     /// VFIO_IOMMU_MAP_DMA or IOMMU_IOAS_MAP.
-    #[error("Guest RAM of {size:#x} bytes could not be mapped for DMA")]
+    #[error("Guest RAM at {gpa:#x} of {size:#x} bytes could not be mapped for DMA")]
     Map {
+        /// First guest physical address.
+        gpa: u64,
         /// Bytes.
         size: u64,
         /// The call that failed.
         #[source]
         source: VfioError,
     },
+    /// VFIO_IOMMU_UNMAP_DMA or IOMMU_IOAS_UNMAP.
+    #[error("Guest RAM at {gpa:#x} of {size:#x} bytes could not be unmapped for DMA")]
+    Unmap {
+        /// First guest physical address.
+        gpa: u64,
+        /// Bytes.
+        size: u64,
+        /// The call that failed.
+        #[source]
+        source: VfioError,
+    },
+    /// An unmap of something else than what was mapped.
+    #[error(
+        "Guest RAM at {gpa:#x} of {size:#x} bytes is not what was mapped for DMA: a mapping goes as a whole, and --dma-block says how large they are"
+    )]
+    Cut {
+        /// First guest physical address.
+        gpa: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// Memory that is not RAM.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
 }
 
 /// The address space.
@@ -86,7 +114,10 @@ pub struct Container {
     ops: Arc<dyn VfioOps>,
     iommufd: Option<Iommufd>,
     ram: Arc<GuestRam>,
-    mapped: Mutex<bool>,
+    /// Bytes of a mapping of RAM; none for one of each piece.
+    block: Option<u64>,
+    /// What is mapped: first address and bytes of each mapping. None before the first device.
+    mapped: Mutex<Option<BTreeMap<u64, u64>>>,
 }
 
 struct Iommufd {
@@ -126,12 +157,12 @@ impl Container {
     /// # Errors
     /// [`Error::Iommufd`], [`Error::Ioas`] or [`Error::Create`].
     pub fn new(
-        iommufd: bool,
+        host: &HostConfig,
         accelerator: &dyn Accelerator,
         ram: Arc<GuestRam>,
     ) -> Result<Self, Error> {
         let of_kvm = accelerator.vfio_device();
-        let (ops, iommufd): (Arc<dyn VfioOps>, _) = if iommufd {
+        let (ops, iommufd): (Arc<dyn VfioOps>, _) = if host.iommufd {
             let way = "iommufd";
             let fd = Arc::new(IommuFd::new().map_err(Error::Iommufd)?);
             let ioas = uapi::alloc_ioas(&*fd).map_err(Error::Ioas)?;
@@ -149,7 +180,8 @@ impl Container {
             ops,
             iommufd,
             ram,
-            mapped: Mutex::new(false),
+            block: host.dma_block,
+            mapped: Mutex::default(),
         })
     }
 
@@ -227,16 +259,81 @@ impl Container {
     /// A container of groups has no page tables before its first device, so this comes after it.
     fn map_ram(&self) -> Result<(), Error> {
         let mut mapped = lock(&self.mapped);
-        if !*mapped {
-            let size = self.ram.size();
-            let length = usize::try_from(size).unwrap_or(usize::MAX);
-            // SAFETY: `self.ram` keeps the mapping for as long as this address space exists, and guest RAM is only ever
-            // accessed as memory that others change.
-            unsafe { self.ops.vfio_dma_map(0, length, self.ram.host_address()) }
-                .map_err(|source| Error::Map { size, source })?;
-            *mapped = true;
+        if mapped.is_none() {
+            let all = mapped.insert(BTreeMap::new());
+            for region in self.ram.layout().regions() {
+                self.map_blocks(all, region.gpa, region.size)?;
+            }
         }
         Ok(())
+    }
+
+    fn map_blocks(
+        &self,
+        mapped: &mut BTreeMap<u64, u64>,
+        gpa: u64,
+        length: u64,
+    ) -> Result<(), Error> {
+        let block = self.block.unwrap_or(length);
+        let (mut gpa, end) = (gpa, gpa + length);
+        while gpa < end {
+            let size = block.min(end - gpa);
+            let host = self.ram.host_address(gpa)?;
+            let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+            // SAFETY: `self.ram` keeps the mapping for as long as this address space exists, and guest RAM is only ever
+            // accessed as memory that others change.
+            unsafe { self.ops.vfio_dma_map(gpa, bytes, host) }.map_err(|source| Error::Map {
+                gpa,
+                size,
+                source,
+            })?;
+            mapped.insert(gpa, size);
+            gpa += size;
+        }
+        Ok(())
+    }
+
+    /// Maps more of RAM for all devices.
+    ///
+    /// # Errors
+    /// [`Error::Map`], also for what is mapped already; blocks before the one that failed are mapped then. [`Error::Memory`].
+    pub fn map(&self, gpa: u64, length: u64) -> Result<(), Error> {
+        self.ram.check(gpa, length)?;
+        let mut mapped = lock(&self.mapped);
+        self.map_blocks(mapped.get_or_insert_default(), gpa, length)
+    }
+
+    /// Takes mappings that make up exactly this range away from all devices.
+    ///
+    /// # Errors
+    /// [`Error::Cut`] when they do not, and nothing was unmapped; [`Error::Unmap`], when those before the one that failed are gone.
+    pub fn unmap(&self, gpa: u64, length: u64) -> Result<(), Error> {
+        let mut mapped = lock(&self.mapped);
+        let mapped = mapped.get_or_insert_default();
+        let end = gpa + length;
+        let whole: Vec<_> = mapped.range(gpa..end).map(|(a, b)| (*a, *b)).collect();
+        let covered: u64 = whole.iter().map(|(_, size)| size).sum();
+        let fits = whole.last().is_some_and(|(last, size)| last + size == end);
+        if covered != length || !fits {
+            return Err(Error::Cut { gpa, size: length });
+        }
+        for (gpa, size) in whole {
+            let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+            let unmapped = self.ops.vfio_dma_unmap(gpa, bytes);
+            unmapped.map_err(|source| Error::Unmap { gpa, size, source })?;
+            mapped.remove(&gpa);
+        }
+        Ok(())
+    }
+
+    /// What devices reach, in order.
+    #[must_use]
+    pub fn mapped(&self) -> Vec<GuestRange> {
+        let mapped = lock(&self.mapped);
+        let ranges = mapped.iter().flatten();
+        ranges
+            .map(|(&gpa, &length)| GuestRange { gpa, length })
+            .collect()
     }
 }
 

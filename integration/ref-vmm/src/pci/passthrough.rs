@@ -10,19 +10,17 @@ use xe_vfio_device::xe::{self, Identity, ProbeError};
 
 use super::state::PciState;
 use super::vfio::VfioPci;
-use crate::memory::GuestRam;
 
 /// A passed-through VF as the crate sees it.
 pub struct Assigned {
     vf: Arc<VfioPci>,
-    ram: Arc<GuestRam>,
 }
 
 impl Assigned {
-    /// The VF and the memory that is mapped for it.
+    /// The VF.
     #[must_use]
-    pub fn new(vf: Arc<VfioPci>, ram: Arc<GuestRam>) -> Self {
-        Self { vf, ram }
+    pub fn new(vf: Arc<VfioPci>) -> Self {
+        Self { vf }
     }
 
     /// The VMM's own device.
@@ -57,9 +55,6 @@ impl Passthrough for Assigned {
     }
 
     fn dma_ranges(&self) -> anyhow::Result<Vec<GuestRange>> {
-        Ok(vec![GuestRange {
-            gpa: 0,
-            length: self.ram.size(),
-        }])
+        Ok(self.vf.container().mapped())
     }
 }

@@ -114,7 +114,7 @@ pub struct VfioPci {
     me: Weak<Self>,
     dirty_bits: Result<Arc<PageTable>, String>,
     // Last: the address space outlives its devices.
-    _container: Arc<Container>,
+    container: Arc<Container>,
 }
 
 struct Inner {
@@ -171,7 +171,7 @@ impl VfioPci {
             msix_at,
             me: me.clone(),
             dirty_bits,
-            _container: container.clone(),
+            container: container.clone(),
         }))
     }
 
@@ -191,6 +191,12 @@ impl VfioPci {
     #[must_use]
     pub fn device(&self) -> &Arc<VfioDevice> {
         &self.device
+    }
+
+    /// The address space that its DMA goes through.
+    #[must_use]
+    pub fn container(&self) -> &Container {
+        &self.container
     }
 
     /// The page table with dirty bits that its DMA goes through, or why there is none.

@@ -94,28 +94,31 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// Writes what holds something; the rest of the file is a hole.
+/// Writes what holds something, all pieces of RAM one after the other; the rest of the file is a hole.
 pub(super) fn save_memory(ram: &GuestRam, path: &Path) -> Result<Digest, Error> {
     let failed = Error::io(path, "written");
     let file = create(path)?;
     file.set_len(ram.size()).map_err(&failed)?;
     let (mut buffer, zeros) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut digest = Xxh3::new();
-    let mut at = 0;
-    while at < ram.size() {
-        let touched = ram.next_touched(at)?.unwrap_or(ram.size()..ram.size());
-        for chunk in chunks(at, touched.start) {
-            digest.update(&zeros[..chunk.1]);
-        }
-        for (gpa, length) in chunks(touched.start, touched.end) {
-            let chunk = &mut buffer[..length];
-            ram.read(gpa, chunk)?;
-            if !memory::is_zero(chunk) {
-                file.write_all_at(chunk, gpa).map_err(&failed)?;
+    for region in ram.layout().regions() {
+        let (mut at, end) = (region.gpa, region.end());
+        while at < end {
+            let touched = ram.next_touched(at..end)?.unwrap_or(end..end);
+            for chunk in chunks(at, touched.start) {
+                digest.update(&zeros[..chunk.1]);
             }
-            digest.update(chunk);
+            for (gpa, length) in chunks(touched.start, touched.end) {
+                let chunk = &mut buffer[..length];
+                ram.read_there(gpa, chunk)?;
+                if !memory::is_zero(chunk) {
+                    let offset = region.offset_of(gpa);
+                    file.write_all_at(chunk, offset).map_err(&failed)?;
+                }
+                digest.update(chunk);
+            }
+            at = touched.end;
         }
-        at = touched.end;
     }
     file.sync_all().map_err(&failed)?;
     Ok(Digest::new(ram.size(), digest.digest128()))
@@ -132,12 +135,15 @@ pub(super) fn load_memory(ram: &GuestRam, path: &Path, digest: &Digest) -> Resul
     }
     let mut buffer = vec![0; CHUNK];
     let mut found = Xxh3::new();
-    for (gpa, length) in chunks(0, size) {
-        let chunk = &mut buffer[..length];
-        file.read_exact_at(chunk, gpa).map_err(&failed)?;
-        found.update(chunk);
-        if !memory::is_zero(chunk) {
-            ram.write(gpa, chunk)?;
+    for region in ram.layout().regions() {
+        for (gpa, length) in chunks(region.gpa, region.end()) {
+            let chunk = &mut buffer[..length];
+            let offset = region.offset_of(gpa);
+            file.read_exact_at(chunk, offset).map_err(&failed)?;
+            found.update(chunk);
+            if !memory::is_zero(chunk) {
+                ram.write(gpa, chunk)?;
+            }
         }
     }
     digest.check(path, &Digest::new(size, found.digest128()))

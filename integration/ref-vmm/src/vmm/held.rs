@@ -107,6 +107,7 @@ mod tests {
             serial: Target::Null,
             accel: Choice::Only(Kind::Soft),
             iommufd: false,
+            dma_block: None,
         };
         let options = Options::default();
         let vm = Vm::new(32 << 20, &[], host.accel, &host, options).unwrap();

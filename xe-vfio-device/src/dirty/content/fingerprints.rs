@@ -9,7 +9,7 @@ use super::GuestPages;
 use super::key::{Key, PAGE};
 use super::scan::scan;
 use super::table::Table;
-use crate::dirty::ranges::{covers, joined, normal};
+use crate::dirty::ranges::{covers, normal};
 use crate::dirty::{DirtyError, GuestRange, Kind, Moment, PAGE_SIZE, Strategy};
 
 /// Pages whose fingerprints are taken before the table is locked for them.
@@ -39,7 +39,6 @@ struct Inner {
 struct Member {
     on: bool,
     still: bool,
-    mapped: Vec<GuestRange>,
 }
 
 #[derive(Default)]
@@ -191,18 +190,12 @@ impl Fingerprints {
 
     fn compare_once_all_are_still(&self, inner: &mut Inner) -> Result<Vec<GuestRange>, DirtyError> {
         let mut on = inner.members.iter().filter(|member| member.on);
-        if !on.clone().all(|member| member.still) {
+        if !on.all(|member| member.still) {
             return Ok(Vec::new());
         }
         let log = inner.log.as_mut().ok_or(DirtyError::NotStarted)?;
-        let todo = match log.left.take() {
-            Some(left) => left,
-            None => {
-                let mut mapped: Vec<_> = on.by_ref().flat_map(|m| m.mapped.clone()).collect();
-                mapped.sort_unstable();
-                joined(mapped, 0)
-            }
-        };
+        // Also what is not mapped any more: it may have been written before it was unmapped.
+        let todo = log.left.take().unwrap_or_else(|| log.table.ranges());
         if todo.is_empty() {
             log.left = Some(todo);
             return Ok(Vec::new());
@@ -252,7 +245,7 @@ impl Strategy for Content {
             log.table.size() >> 20 << 8,
         );
         let (on, still) = (true, false);
-        inner.members[self.index] = Member { on, still, mapped };
+        inner.members[self.index] = Member { on, still };
         Ok(())
     }
 
@@ -266,10 +259,8 @@ impl Strategy for Content {
         let (true, Some(log)) = (member.on, &mut inner.log) else {
             return Err(DirtyError::NotStarted);
         };
-        let mapped = normal(mapped)?;
-        covers(&log.table.ranges(), &mapped)?;
+        covers(&log.table.ranges(), &normal(mapped)?)?;
         member.still = moment == Moment::Still;
-        member.mapped = mapped;
         if moment == Moment::Running {
             log.left = None;
             return Ok(Vec::new());

@@ -10,6 +10,8 @@
 //! 2. a page is compared after the last DMA to it;
 //! 3. KVM's log is on before that and everything that it has from then on is sent too.
 
+#[cfg(test)]
+mod balloon_tests;
 mod fingerprints;
 mod key;
 #[cfg(test)]
@@ -24,7 +26,8 @@ pub use pause::{Pause, Prediction};
 
 /// Guest memory as it is now, while others write it.
 pub trait GuestPages: Send + Sync {
-    /// Copies memory; what is written meanwhile may come torn.
+    /// Copies memory, only such as [`GuestPages::touched`] has named before; what is written meanwhile may come torn. Memory that is not
+    /// mapped for the VF any more is asked for too: it may have been written before.
     ///
     /// # Errors
     /// The VMM's own; for memory that is not there too.

@@ -23,6 +23,8 @@ pub struct StormFile {
     pub len: AtomicU64,
     pub rate: AtomicU64,
     pub seed: AtomicU64,
+    /// 1 for a sweep.
+    pub sweep: AtomicU64,
     /// Number of the last write.
     pub numbers: AtomicU64,
     /// Writes that landed.
@@ -57,7 +59,7 @@ unsafe impl Shareable for StormFile {
 // Processes built from different sources meet in this file.
 const _: () = {
     assert!(size_of::<StormControl>() == 4);
-    assert!(size_of::<StormFile>() == 48 + 8 + 9 * 8 + 6 * 8 + 8 * LEDGER);
+    assert!(size_of::<StormFile>() == 48 + 8 + 10 * 8 + 6 * 8 + 8 * LEDGER);
 };
 
 impl StormFile {
@@ -84,6 +86,7 @@ impl StormFile {
                 .load(Ordering::Relaxed)
                 .clamp(super::HEADER as u32, super::PAGE as u32),
             seed: get(&self.seed),
+            sweep: get(&self.sweep) != 0,
         }
     }
 
@@ -140,6 +143,7 @@ impl StormFile {
             (&self.len, spec.len),
             (&self.rate, spec.rate),
             (&self.seed, spec.seed),
+            (&self.sweep, spec.sweep.into()),
         ] {
             field.store(value, Ordering::Relaxed);
         }

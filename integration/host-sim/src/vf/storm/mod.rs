@@ -51,6 +51,8 @@ pub struct StormSpec {
     pub unit: u32,
     /// Another seed, other pages and contents.
     pub seed: u64,
+    /// Each page once, in order, and then it is over, instead of random ones without end.
+    pub sweep: bool,
 }
 
 /// What a storm has done.
@@ -158,9 +160,20 @@ impl Vf {
         let mut bytes = [0; PAGE];
         let unit = &mut bytes[..spec.unit as usize];
         for _ in 0..due {
-            let number = storm.numbers.load(Ordering::Relaxed) + 1;
+            let (number, pages) = (
+                storm.numbers.load(Ordering::Relaxed) + 1,
+                spec.len / PAGE as u64,
+            );
+            if spec.sweep && number > pages {
+                storm.mode.store(IDLE, Ordering::Release);
+                return true;
+            }
             storm.numbers.store(number, Ordering::Relaxed);
-            let index = page::scramble(spec.seed ^ number) % (spec.len / PAGE as u64);
+            let index = if spec.sweep {
+                number - 1
+            } else {
+                page::scramble(spec.seed ^ number) % pages
+            };
             page::fill(unit, spec.seed, index, number);
             match self.dma_write(dma, spec.iova + index * PAGE as u64, unit) {
                 Ok(()) => {

@@ -188,7 +188,7 @@ mod tests {
             Slot {
                 gpa: 0,
                 size: RAM_MIN,
-                host: ram.host_address(),
+                host: ram.host_address(0).unwrap(),
             },
             true,
         );

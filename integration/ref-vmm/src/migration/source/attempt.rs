@@ -179,23 +179,32 @@ impl<'a> Attempt<'a> {
     /// Sends memory while the guest runs, until little is dirty; answers what is.
     fn precopy(&mut self, channel: &mut Channel) -> Result<Vec<MemoryRange>, Error> {
         self.vm.accelerator().start_dirty_log()?;
+        let reach = self.vm.reach().clone();
+        let mut taken_away = reach.hold();
+        *taken_away = Some(MemoryRangeTable::default());
         for device in self.vm.devices_mut() {
             let id = device.device_id().to_owned();
             device
                 .start_dirty_log()
                 .map_err(|source| Error::Migratable { id, source })?;
         }
+        drop(taken_away);
         let ram = self.vm.ram().clone();
         let everything = ram::all(&ram);
         self.pass(channel, everything.regions(), Zeros::Skip, None)?;
         let mut changed = self.rehearse()?;
+        let mut before = u64::MAX;
         loop {
             changed.push(self.dirty()?);
-            let dirty = ram::union(std::mem::take(&mut changed), self.vm.ram().size());
+            let dirty = ram::union(std::mem::take(&mut changed), self.vm.ram().layout());
             let bytes: u64 = dirty.iter().map(|r| r.length).sum();
-            if bytes <= self.limits.few_bytes || self.report.passes >= self.limits.passes {
+            // What is written as fast as it is sent stays as much, however often it is sent.
+            let in_vain = bytes > before - before / 8;
+            let few = bytes <= self.limits.few_bytes;
+            if few || in_vain || self.report.passes >= self.limits.passes {
                 return Ok(dirty);
             }
+            before = bytes;
             self.pass(channel, &dirty, Zeros::Send, None)?;
         }
     }
@@ -209,7 +218,10 @@ impl<'a> Attempt<'a> {
 
     /// What the VFs have written since the last time.
     fn dma_log(&mut self) -> Result<MemoryRangeTable, Error> {
-        let mut written = MemoryRangeTable::default();
+        let reach = self.vm.reach().clone();
+        // A mapping that goes while its log is read would be an error of the log.
+        let mut taken_away = reach.hold();
+        let mut written = taken_away.as_mut().map(std::mem::take).unwrap_or_default();
         for device in self.vm.devices_mut() {
             let id = device.device_id().to_owned();
             let log = device.dirty_log();
@@ -251,7 +263,7 @@ impl<'a> Attempt<'a> {
     fn stream(&mut self, channel: &mut Channel, rest: Vec<MemoryRange>) -> Result<(), Error> {
         // Everything stands still: this is all that was ever written and not sent.
         let written = self.last_dirty()?;
-        let last = ram::union(vec![table(rest), written], self.vm.ram().size());
+        let last = ram::union(vec![table(rest), written], self.vm.ram().layout());
 
         let pass = Pass {
             zeros: Zeros::Send,
@@ -387,6 +399,7 @@ impl<'a> Attempt<'a> {
         for device in self.vm.devices_mut() {
             let _ = device.stop_dirty_log();
         }
+        *self.vm.reach().hold() = None;
         if !self.touched {
             return NEVER_PAUSED.into();
         }

@@ -6,34 +6,13 @@ use std::sync::Arc;
 use std::thread;
 
 use xe_vfio_device::dirty::{
-    self, Content, Device, DmaLog, Fingerprints, GuestPages, GuestRange, Iommu, Kind, Offer,
-    Strategy, Wish,
+    self, Content, Device, DmaLog, Fingerprints, Iommu, Kind, Offer, Strategy, Wish,
 };
 use xe_vfio_device::uapi::{KernelVf, VfioHandle};
 
+use super::super::pages::Pages;
 use super::Error;
-use crate::memory::{GuestRam, PAGE_SIZE};
 use crate::vm::Vm;
-
-/// RAM as it is fingerprinted.
-struct Ram(Arc<GuestRam>);
-
-impl GuestPages for Ram {
-    fn read(&self, gpa: u64, to: &mut [u8]) -> anyhow::Result<()> {
-        Ok(self.0.read(gpa, to)?)
-    }
-
-    // Holes behind its beginning are read as zeros, which allocates nothing.
-    fn touched(&self, range: GuestRange) -> anyhow::Result<Option<GuestRange>> {
-        let end = range.gpa + range.length;
-        let first = self.0.first_touched(range.gpa)?;
-        Ok(first.filter(|first| *first < end).map(|first| {
-            let gpa = first / PAGE_SIZE * PAGE_SIZE;
-            let length = end - gpa;
-            GuestRange { gpa, length }
-        }))
-    }
-}
 
 /// Gives each VF its strategy; answers the fingerprints when one of them needs them.
 ///
@@ -71,7 +50,7 @@ fn member(shared: &mut Option<Arc<Fingerprints>>, vm: &Vm) -> Result<Content, Er
         Some(fingerprints) => fingerprints,
         None => {
             let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-            let new = Fingerprints::new(Ram(vm.ram().clone()), threads);
+            let new = Fingerprints::new(Pages(vm.ram().clone()), threads);
             shared.insert(new.map_err(Error::Fingerprints)?)
         }
     };

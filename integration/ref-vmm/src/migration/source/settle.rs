@@ -87,7 +87,7 @@ impl Attempt<'_> {
         let mut left = rest;
         for pass in 0.. {
             let written = self.timed_dirty()?;
-            let dirty = ram::union(vec![table(left), written], self.vm.ram().size());
+            let dirty = ram::union(vec![table(left), written], self.vm.ram().layout());
             let bytes: u64 = dirty.iter().map(|range| range.length).sum();
             let late = Instant::now() >= until;
             if bytes <= self.limits.few_bytes || pass >= PASSES || late {
