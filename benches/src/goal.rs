@@ -58,6 +58,7 @@ impl Goal {
             (Way::Tcp, 1, Content::Half) => Some(Self::Ratio(0.60)),
             (Way::Tcp, 1, Content::Zero) => Some(Self::Ratio(0.25)),
             (Way::Tcp, _, _) => Some(Self::NoSlowerThan(Row { vfs: 1, ..row })),
+            (Way::Handover, 1, _) => Some(Self::Ratio(0.45)),
             (Way::Save | Way::Restore, _, Content::Random) => Some(Self::Ratio(1.15)),
             _ => None,
         }

@@ -230,6 +230,7 @@ impl<'a> Runner<'a> {
         };
         let carrying = match row.way {
             Way::Plain => Carrying::Plain,
+            Way::Handover => Carrying::DataFd,
             _ => Carrying::Stream,
         };
         let sources = Sources::new(bench, row.content, carrying)?;
@@ -259,12 +260,15 @@ impl<'a> Runner<'a> {
                 sources,
                 dir,
             } => {
-                let (socket, url) = match row.way.floor() {
-                    FloorKind::Unix => {
-                        let path = dir.path().join("socket");
-                        (Socket::Unix, format!("unix:{}", path.display()))
+                let socket = match row.way.floor() {
+                    FloorKind::Unix => Socket::Unix,
+                    _ => Socket::Tcp,
+                };
+                let url = match row.way {
+                    Way::Unix | Way::Handover => {
+                        format!("unix:{}", dir.path().join("socket").display())
                     }
-                    _ => (Socket::Tcp, "tcp:127.0.0.1:0".to_owned()),
+                    _ => "tcp:127.0.0.1:0".to_owned(),
                 };
                 let vfs = row.vfs.into();
                 let taken = floor.run(socket, row.size / u64::from(row.vfs), vfs)?;

@@ -22,6 +22,8 @@ pub enum Way {
     Plain,
     /// A unix socket.
     Unix,
+    /// The data fd through a unix socket, and no state.
+    Handover,
     /// To a file on the disk.
     Save,
     /// From a file on the disk.
@@ -49,10 +51,11 @@ pub enum FloorKind {
 
 impl Way {
     /// All of them, in the table's order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tcp,
         Self::Plain,
         Self::Unix,
+        Self::Handover,
         Self::Save,
         Self::Restore,
         Self::Vmm,
@@ -68,6 +71,7 @@ impl Way {
             Self::Tcp => "tcp",
             Self::Plain => "plain",
             Self::Unix => "unix",
+            Self::Handover => "hand-over",
             Self::Save => "save",
             Self::Restore => "restore",
             Self::Vmm => "ref-vmm",
@@ -120,7 +124,7 @@ impl Way {
                 large.to_vec(),
             ]
             .concat(),
-            Self::Unix => gib(&[Random, Half, Zero], 1),
+            Self::Unix | Self::Handover => gib(&[Random, Half, Zero], 1),
             Self::Qemu => gib(&[Random, Zero], 1),
             Self::Plain
             | Self::Save
@@ -161,7 +165,7 @@ impl Row {
     pub fn guess(&self) -> Duration {
         let gib = self.size as f64 / GIB as f64;
         Duration::from_secs_f64(match self.way {
-            Way::Tcp | Way::Plain | Way::Unix => 0.4 + 2.6 * gib,
+            Way::Tcp | Way::Plain | Way::Unix | Way::Handover => 0.4 + 2.6 * gib,
             Way::Save | Way::Restore => 1.0 + 8.0 * gib,
             Way::Vmm | Way::CloudHypervisor | Way::Qemu => 6.0 + 6.0 * gib,
             Way::CloudHypervisorUnpatched => 8.0 + 25.0 * gib,

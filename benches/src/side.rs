@@ -52,6 +52,8 @@ pub enum Carrying {
     Stream,
     /// State without anything of the crate's pipeline.
     Plain,
+    /// The data fd.
+    DataFd,
 }
 
 /// A side waits for its line.
@@ -151,6 +153,9 @@ fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::
                             state: bytes,
                             stream: bytes,
                         });
+                    }
+                    Some(connection) if carrying == Carrying::DataFd => {
+                        device.send_fd_over(connection)
                     }
                     Some(connection) => device.send_over(connection),
                     None => device.send_to(endpoint),

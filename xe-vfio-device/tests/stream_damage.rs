@@ -31,7 +31,7 @@ fn decode(bytes: &[u8], limits: &Limits) -> (Vec<u8>, Result<(), DecodeError>) {
             Ok(Event::Data(pieces)) => pieces.append_to(&mut state),
             Ok(Event::End(_)) if left.is_empty() => return (state, Ok(())),
             Ok(Event::End(_)) => return (state, decoder.accept(left).map(|_| ())),
-            Ok(Event::More | Event::Manifest(_) | Event::Index) => {}
+            Ok(Event::More | Event::Manifest(_) | Event::Index | Event::HandOver) => {}
             Ok(Event::Abort(reason)) => panic!("an abort out of nothing: {reason}"),
             Err(error) => return (state, Err(error)),
         }
@@ -197,13 +197,13 @@ fn frames_behind_the_opening_of_another_attempt_are_seen_by_the_digest() {
 fn preamble(change: impl Fn(&mut [u8])) -> [u8; PREAMBLE_SIZE] {
     let blob = manifest(0).encode().expect("a good manifest");
     let mut bytes = Preamble {
+        flags: Flags::NONE,
         frame_max: 1 << 20,
         manifest_version: 1,
         manifest_length: blob.len() as u32,
         manifest_checksum: 0,
         attempt: AttemptId::NONE,
         part: Part::WHOLE,
-        flags: Flags::NONE,
     }
     .encode();
     change(&mut bytes);
@@ -251,7 +251,8 @@ fn another_format_a_newer_version_and_unknown_flags_are_called_by_their_names() 
         (stream[at], stream[at + 2]) = (frame_type, flags);
         fault(&stream)
     };
-    assert_eq!(unknown_type(5, 0), FrameError::Type(5).into());
+    assert_eq!(unknown_type(99, 0), FrameError::Type(99).into());
+    assert_eq!(unknown_type(5, 0), DecodeFault::Misplaced(5));
     assert_eq!(unknown_type(0, 0), FrameError::Type(0).into());
     assert_eq!(unknown_type(1, 1), FrameError::Flags(1).into());
 }
@@ -408,13 +409,13 @@ fn a_manifest_is_decoded_only_when_its_checksum_holds() {
     // With a checksum that holds, what is wrong inside is the manifest's own error.
     let blob = vec![0xff; 300];
     let preamble = Preamble {
+        flags: Flags::NONE,
         frame_max: 1,
         manifest_version: Manifest::newest_version(),
         manifest_length: 300,
         manifest_checksum: crc64(&blob),
         attempt: AttemptId::NONE,
         part: Part::WHOLE,
-        flags: Flags::NONE,
     };
     let refused = fault(&[&preamble.encode()[..], &blob].concat());
     assert!(matches!(refused, DecodeFault::Manifest(_)), "{refused:?}");

@@ -13,6 +13,7 @@ use crate::programs::Programs;
 pub struct SimulatedHost {
     programs: Programs,
     directory: PathBuf,
+    bus: u8,
     _parent: TempDir,
 }
 
@@ -22,11 +23,29 @@ impl SimulatedHost {
     /// # Errors
     /// When `host-sim up` fails, with what it said.
     pub fn up(programs: &Programs, options: &[&str]) -> Result<Self> {
+        Self::with_bus(programs, 3, options)
+    }
+
+    /// As [`SimulatedHost::up`], with other numbers for its devices: a process can be on this host and on one of the other kind at a time, as on a
+    /// machine with two cards.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn up_beside(programs: &Programs, options: &[&str]) -> Result<Self> {
+        let others = [
+            options,
+            &["--bus", "4", "--group-base", "600", "--cdev-base", "600"],
+        ];
+        Self::with_bus(programs, 4, &others.concat())
+    }
+
+    fn with_bus(programs: &Programs, bus: u8, options: &[&str]) -> Result<Self> {
         let parent = scratch_directory("xe-host-")?;
         let directory = parent.path().join("host");
         let host = Self {
             programs: programs.clone(),
             directory,
+            bus,
             _parent: parent,
         };
         let mut arguments = vec!["up", host.directory_str()];
@@ -44,12 +63,24 @@ impl SimulatedHost {
     /// Environment that puts a process on this host.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
+        self.environment_of(self.directory_str())
+    }
+
+    /// Environment that puts a process on this host and on one that was brought up beside it.
+    #[must_use]
+    pub fn environment_with(&self, other: &Self) -> Vec<(String, String)> {
+        self.environment_of(&format!(
+            "{}:{}",
+            self.directory_str(),
+            other.directory_str()
+        ))
+    }
+
+    fn environment_of(&self, hosts: &str) -> Vec<(String, String)> {
+        let library = self.programs.host_sim_library.display().to_string();
         vec![
-            (
-                "LD_PRELOAD".to_owned(),
-                self.programs.host_sim_library.display().to_string(),
-            ),
-            ("HOST_SIM".to_owned(), self.directory.display().to_string()),
+            ("LD_PRELOAD".to_owned(), library),
+            ("HOST_SIM".to_owned(), hosts.to_owned()),
         ]
     }
 
@@ -58,7 +89,8 @@ impl SimulatedHost {
     pub fn vf_path(&self, number: u16) -> String {
         // The PF is function 0 and VF n function n, eight functions to a device.
         format!(
-            "/sys/bus/pci/devices/0000:03:{:02x}.{}",
+            "/sys/bus/pci/devices/0000:{:02x}:{:02x}.{}",
+            self.bus,
             number / 8,
             number % 8
         )

@@ -59,6 +59,8 @@ pub enum Transport {
     Tcp,
     /// A unix socket.
     Unix,
+    /// A unix socket of one machine with two cards: the VFs' data fds are handed over.
+    Local,
 }
 
 /// What runs the vCPU.

@@ -75,7 +75,11 @@ pub fn run(options: &Options) -> Result<Report> {
 
     let source_accel = accelerator(&source)?;
     step.say("migrating");
-    let migration = source.remote(&["send-migration", &url]).with_context(|| {
+    let mut request = vec!["send-migration", url.as_str()];
+    if is_local(options) {
+        request.push("--local");
+    }
+    let migration = source.remote(&request).with_context(|| {
         format!(
             "Source:\n{}\nDestination:\n{}",
             source.log_tail(),
@@ -196,10 +200,21 @@ impl Stage {
         }
         let (vfs, vram) = (options.vfs.to_string(), options.vram.to_string());
         // A card has its VRAM; a simulated one would otherwise find memory for it while the guest stands still.
-        let up = || SimulatedHost::up(programs, &["--vfs", &vfs, "--vram", &vram, "--populate"]);
-        let hosts = (up()?, up()?);
+        let up = ["--vfs", &vfs, "--vram", &vram, "--populate"];
+        let source = SimulatedHost::up(programs, &up)?;
+        let local = is_local(options);
+        let destination = if local {
+            SimulatedHost::up_beside(programs, &up)?
+        } else {
+            SimulatedHost::up(programs, &up)?
+        };
+        let hosts = (source, destination);
         let side = |host: &SimulatedHost| Side {
-            environment: host.environment(),
+            environment: if local {
+                hosts.0.environment_with(&hosts.1)
+            } else {
+                host.environment()
+            },
             devices: (1..=options.vfs).map(|vf| host.vf_path(vf)).collect(),
         };
         Ok(Self {
@@ -283,9 +298,16 @@ fn start(
     Vmm::start(programs, role, files, &side.environment, &arguments)
 }
 
+/// Whether the two VMMs are on one machine, and the data fds are handed over.
+fn is_local(options: &Options) -> bool {
+    matches!(options.transport, Transport::Local)
+}
+
 fn destination_url(transport: Transport, files: &Path) -> Result<String> {
     Ok(match transport {
-        Transport::Unix => format!("unix:{}", files.join("migration.sock").display()),
+        Transport::Unix | Transport::Local => {
+            format!("unix:{}", files.join("migration.sock").display())
+        }
         Transport::Tcp => {
             // Bound and let go: the kernel does not hand the same port out again soon.
             let port = std::net::TcpListener::bind(("127.0.0.1", 0))?

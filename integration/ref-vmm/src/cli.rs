@@ -77,6 +77,9 @@ pub enum Remote {
         /// As --dirty, for this migration alone.
         #[arg(long)]
         dirty: Option<String>,
+        /// To a VMM on this host: it gets the VFs' data fds through the unix socket and reads their state itself.
+        #[arg(long)]
+        local: bool,
     },
     /// Gives up a migration; its guest runs on at the source.
     CancelMigration,
@@ -122,10 +125,12 @@ impl From<Remote> for Request {
                 url,
                 timeout,
                 dirty,
+                local,
             } => Self::SendMigration {
                 url,
                 timeout: timeout.map(|time| time.as_secs_f64()),
                 dirty,
+                local,
             },
             Remote::CancelMigration => Self::CancelMigration {},
             Remote::ReceiveMigration { url } => Self::ReceiveMigration { url },

@@ -153,8 +153,9 @@ impl Vmm {
                 url,
                 timeout,
                 dirty,
+                local,
             } => self
-                .send_migration(&url, timeout, dirty.as_deref())
+                .send_migration(&url, timeout, dirty.as_deref(), local)
                 .inspect(|_| exit = Some(0)),
             Request::CancelMigration {} => self.cancel_migration(),
             Request::ReceiveMigration { url } => self.receive_once(&url),
@@ -282,9 +283,16 @@ impl Vmm {
         url: &str,
         timeout: Option<f64>,
         dirty: Option<&str>,
+        local: bool,
     ) -> Result<Value, Failed> {
         let endpoint: Endpoint = url.parse().map_err(|e| crate::describe(&e))?;
+        if local && !matches!(endpoint, Endpoint::Unix(_)) {
+            return Err(format!(
+                "{url} is no unix socket, and only through one a VMM of this host can be handed the VFs' data fds"
+            ));
+        }
         let mut limits = self.limits;
+        limits.local = local;
         if let Some(timeout) = timeout {
             limits.total = seconds(timeout)?;
         }

@@ -39,6 +39,7 @@ pub struct Rig {
     /// Sockets, logs, serial files, snapshots.
     pub files: TempDir,
     vfs: u16,
+    local: bool,
     vmm_options: Vec<String>,
 }
 
@@ -59,6 +60,8 @@ pub struct Setup {
     pub vram: &'static str,
     /// VRAM of each VF at the destination; empty means as at the source.
     pub destination_vram: &'static str,
+    /// Both hosts are cards of one machine, so that data fds can be handed over.
+    pub local: bool,
 }
 
 impl Rig {
@@ -69,20 +72,33 @@ impl Rig {
         let vfs = setup.vfs.max(1);
         let or = |text: &'static str, default| if text.is_empty() { default } else { text };
         let vram = or(setup.vram, "64M");
-        let up = |vram, more: &[&str]| {
+        let up = |vram, more: &[&str], beside: bool| {
             let count = vfs.to_string();
             let mut options = vec!["--vfs", &count, "--vram", vram];
             options.extend_from_slice(&setup.both_hosts);
             options.extend_from_slice(more);
-            SimulatedHost::up(&programs, &options).expect("a host comes up")
+            let up = if beside {
+                SimulatedHost::up_beside
+            } else {
+                SimulatedHost::up
+            };
+            up(&programs, &options).expect("a host comes up")
         };
-        let source_host = up(vram, &[]);
-        let destination_host = up(or(setup.destination_vram, vram), &setup.destination_host);
+        let source_host = up(vram, &[], false);
+        let destination_vram = or(setup.destination_vram, vram);
+        let destination_host = up(destination_vram, &setup.destination_host, setup.local);
         let files = scratch_directory("xe-e2e-").expect("a directory for files");
         let memory = format!("size={}", or(setup.memory, "64M"));
         let mut vmm_options = vec!["--memory".to_owned(), memory];
         vmm_options.extend(setup.vmm.iter().map(|option| (*option).to_owned()));
-        let source = vmm(&programs, "source", &files, &source_host, vfs, &vmm_options)
+        let environment = if setup.local {
+            source_host.environment_with(&destination_host)
+        } else {
+            source_host.environment()
+        };
+        let devices = devices(&source_host, vfs);
+        let arguments = [vmm_options.clone(), devices].concat();
+        let source = Vmm::start(&programs, "source", files.path(), &environment, &arguments)
             .expect("the source VMM starts");
         let serial = SerialLog::new(source.serial_path());
         let mut rig = Self {
@@ -93,6 +109,7 @@ impl Rig {
             serial,
             files,
             vfs,
+            local: setup.local,
             vmm_options,
         };
         rig.guest_works(AT_WORK);
@@ -142,14 +159,7 @@ impl Rig {
     fn receiver(&self, name: &str, url: &str, vfs: u16) -> anyhow::Result<Vmm> {
         let mut options = self.vmm_options.clone();
         options.extend(["--receive-migration".to_owned(), url.to_owned()]);
-        vmm(
-            &self.programs,
-            name,
-            &self.files,
-            &self.destination_host,
-            vfs,
-            &options,
-        )
+        self.vmm_there(name, vfs, options)
     }
 
     /// Starts a VMM on the destination host with `options` beside the usual ones.
@@ -159,13 +169,22 @@ impl Rig {
     pub fn other_vmm(&self, name: &str, options: &[String]) -> anyhow::Result<Vmm> {
         let mut all = self.vmm_options.clone();
         all.extend_from_slice(options);
-        vmm(
+        self.vmm_there(name, self.vfs, all)
+    }
+
+    fn vmm_there(&self, name: &str, vfs: u16, mut options: Vec<String>) -> anyhow::Result<Vmm> {
+        options.extend(devices(&self.destination_host, vfs));
+        let environment = if self.local {
+            self.source_host.environment_with(&self.destination_host)
+        } else {
+            self.destination_host.environment()
+        };
+        Vmm::start(
             &self.programs,
             name,
-            &self.files,
-            &self.destination_host,
-            self.vfs,
-            &all,
+            self.files.path(),
+            &environment,
+            &options,
         )
     }
 
@@ -182,6 +201,15 @@ impl Rig {
         );
     }
 
+    /// How the source is asked to migrate.
+    pub fn send_migration<'a>(&self, url: &'a str) -> Vec<&'a str> {
+        let mut request = vec!["send-migration", url];
+        if self.local {
+            request.push("--local");
+        }
+        request
+    }
+
     /// Migrates over `url` and checks with the guest that nothing is lost.
     #[track_caller]
     pub fn migrates(&mut self, url: &str) -> (Vmm, Value) {
@@ -194,7 +222,7 @@ impl Rig {
         let destination = self
             .receiver(name, url, self.vfs)
             .expect("the destination VMM starts");
-        let answer = self.source.remote(&["send-migration", url]);
+        let answer = self.source.remote(&self.send_migration(url));
         let answer = answer.unwrap_or_else(|error| {
             panic!(
                 "{error:#}\nsource:\n{}\ndestination:\n{}",
@@ -217,7 +245,7 @@ impl Rig {
     /// Tries to migrate over `url`, and answers what the source says of the failure.
     #[track_caller]
     pub fn fails_to_migrate(&mut self, url: &str) -> String {
-        match self.source.remote(&["send-migration", url]) {
+        match self.source.remote(&self.send_migration(url)) {
             Ok(answer) => panic!("The migration should have failed: {answer}"),
             Err(error) => format!("{error:#}"),
         }
@@ -240,26 +268,14 @@ impl Rig {
     }
 }
 
-fn vmm(
-    programs: &Programs,
-    name: &str,
-    files: &TempDir,
-    host: &SimulatedHost,
-    vfs: u16,
-    options: &[String],
-) -> anyhow::Result<Vmm> {
-    let mut arguments = options.to_vec();
-    for number in 1..=vfs {
-        arguments.push("--device".to_owned());
-        arguments.push(format!("path={},id=vf{number}", host.vf_path(number)));
-    }
-    Vmm::start(
-        programs,
-        name,
-        files.path(),
-        &host.environment(),
-        &arguments,
-    )
+/// Options that give a VMM the first `vfs` VFs of `host`.
+fn devices(host: &SimulatedHost, vfs: u16) -> Vec<String> {
+    (1..=vfs)
+        .flat_map(|number| {
+            let device = format!("path={},id=vf{number}", host.vf_path(number));
+            ["--device".to_owned(), device]
+        })
+        .collect()
 }
 
 /// Waits for `condition`.

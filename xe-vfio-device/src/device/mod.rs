@@ -7,7 +7,8 @@
 //!
 //! A source does, with the guest running: [`start`](XeVfioDevice::start), exchange [`manifest`](XeVfioDevice::manifest)s,
 //! [`begin_attempt`](XeVfioDevice::begin_attempt) with the destination's id; then [`DeviceGroup::quiesce`], vCPUs paused,
-//! [`DeviceGroup::stop`], [`send_over`](XeVfioDevice::send_over) or [`send_to`](XeVfioDevice::send_to) on a thread for each device; and in the end
+//! [`DeviceGroup::stop`], [`send_over`](XeVfioDevice::send_over) or [`send_to`](XeVfioDevice::send_to) on a thread for each device
+//! (to a process of the same host also [`send_fd_over`](XeVfioDevice::send_fd_over)); and in the end
 //! [`handed_over`](XeVfioDevice::handed_over), or [`DeviceGroup::give_back`].
 //!
 //! A destination does: [`check`](XeVfioDevice::check), `begin_attempt`, [`prepare_load`](XeVfioDevice::prepare_load);
@@ -19,6 +20,7 @@
 mod dma_log;
 mod error;
 mod group;
+mod handover;
 mod lifecycle;
 #[cfg(feature = "cloud-hypervisor")]
 mod migratable;

@@ -8,11 +8,13 @@ use std::path::Path;
 use super::lifecycle::Step;
 use super::slot::{LOADING, SAVING};
 use super::{DeviceError, Passthrough, XeVfioDevice};
-use crate::state::{AnyVf, DeviceState, Outcome, ResetReason, Settled, Stuck, clean_for_load};
+use crate::state::{
+    AnyVf, DeviceState, Outcome, ResetReason, Settled, Stopped, Stuck, Vf, clean_for_load,
+};
 use crate::stream::Manifest;
 use crate::transfer::{
-    Connection, Endpoint, FileSink, Incoming, LoadReport, Loaded, Peer, PendingFile, Phase,
-    SaveReport, Saved, Sink, Source, load, save, stream_path,
+    Connection, Context, Endpoint, FileSink, Incoming, LoadReport, Loaded, Peer, PendingFile,
+    Phase, SaveReport, Saved, Sink, Source, load, save, stream_path,
 };
 use crate::xe::Expectation;
 
@@ -184,12 +186,20 @@ impl<P: Passthrough> XeVfioDevice<P> {
     }
 
     fn save_to<S: Sink>(&self, sink: S) -> Result<SaveReport, DeviceError> {
+        self.save_by(|vf, manifest, context| save(vf, sink, manifest, context))
+    }
+
+    /// Saves the stopped VF.
+    pub(super) fn save_by(
+        &self,
+        save: impl FnOnce(Vf<P::Device, Stopped>, &Manifest, &Context) -> Saved<P::Device>,
+    ) -> Result<SaveReport, DeviceError> {
         self.not_reset()?;
         let manifest = self.known_manifest()?;
         let context = self.context();
         let _span = tracing::info_span!("save", id = self.id, attempt = %context.attempt).entered();
         self.with(SAVING, |vf| match vf {
-            AnyVf::Stopped(vf) => self.saved(save(vf, sink, &manifest, &context)),
+            AnyVf::Stopped(vf) => self.saved(save(vf, &manifest, &context)),
             other => {
                 let error = self.wrong_state(&other, DeviceState::Stop);
                 (other, Err(error))
@@ -256,7 +266,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         }
     }
 
-    fn no_way(&self, source: crate::transfer::EndpointError) -> DeviceError {
+    pub(super) fn no_way(&self, source: crate::transfer::EndpointError) -> DeviceError {
         DeviceError::Endpoint {
             id: self.id.clone(),
             source: Box::new(source),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The two states with a data fd, and what is left of them without one.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use super::{DataStream, DeviceState, MigrationDevice, Stopped, Stuck, TransitionError, Vf};
 use crate::uapi::UapiError;
 
@@ -127,6 +129,14 @@ impl<D: MigrationDevice> Vf<D, Saving<D::Stream>> {
             }
         }
         self.with(StreamDead::new(DeviceState::StopCopy)).stop()
+    }
+}
+
+impl<D: MigrationDevice<Stream: AsFd>> Vf<D, Saving<D::Stream>> {
+    /// The data fd, to be passed to another process. Two readers tear packets apart, so whoever reads here meanwhile does it to
+    /// drop what is left. Once STOP_COPY is left the kernel answers ENODEV to both (`xe_vfio_pci_disable_file`), after a read under way has returned.
+    pub fn data_fd(&self) -> BorrowedFd<'_> {
+        self.state.stream.as_fd()
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Event<'a> {
     Data(Pieces<'a>),
     /// The index, which tells what the frames before it are.
     Index,
+    /// The data fd has come beside the frame, if it has come over what passes descriptors.
+    HandOver,
     /// The sender stopped for this reason; the state received so far is of no use.
     Abort(String),
     /// The stream is complete and whole.
@@ -70,6 +72,7 @@ pub struct Decoder {
     limits: Limits,
     step: Step,
     bounds: Bounds,
+    flags: Flags,
     attempt: AttemptId,
     part: Part,
     /// What the index has to be, when one was announced.
@@ -95,6 +98,7 @@ impl Decoder {
             },
             step: Step::Preamble,
             bounds: Bounds::default(),
+            flags: Flags::NONE,
             attempt: AttemptId::NONE,
             part: Part::WHOLE,
             index: None,
@@ -126,6 +130,11 @@ impl Decoder {
     /// The attempt that the stream belongs to; known once the manifest is.
     pub fn attempt(&self) -> AttemptId {
         self.attempt
+    }
+
+    /// Whether the data fd comes in the place of the state; known once the manifest is.
+    pub fn hands_over(&self) -> bool {
+        self.flags.contains(Flags::HAND_OVER)
     }
 
     /// What was received so far.
@@ -248,6 +257,7 @@ impl Decoder {
             self.limits.frame,
         )?;
         self.bounds.frame = preamble.frame_max;
+        self.flags = preamble.flags;
         if preamble.flags.contains(Flags::INDEXED) {
             self.bounds.index = Some(INDEX_MAX.min(self.limits.frame));
             self.index = Some(Compared::new());
@@ -286,15 +296,26 @@ impl Decoder {
         Ok(Event::More)
     }
 
-    /// Whether a frame of this type may come here: an index once, where it was announced, and behind it the end only.
-    fn in_place(&self, frame_type: FrameType) -> Result<(), IndexError> {
+    /// Whether a frame of this type may come here: an index once, where it was announced, and behind it the end only; a hand-over once, where it
+    /// was announced, and beside it an abort only.
+    fn in_place(&self, frame_type: FrameType) -> Result<(), DecodeFault> {
         match frame_type {
-            FrameType::Index if self.index.is_none() || self.has_index => {
-                Err(IndexError::Unannounced)
+            FrameType::HandOver if !self.hands_over() || self.sequence > 0 => {
+                Err(DecodeFault::Misplaced(frame_type as u16))
             }
-            FrameType::End if self.index.is_some() && !self.has_index => Err(IndexError::Missing),
+            FrameType::Data | FrameType::Sparse | FrameType::Index | FrameType::End
+                if self.hands_over() =>
+            {
+                Err(DecodeFault::Misplaced(frame_type as u16))
+            }
+            FrameType::Index if self.index.is_none() || self.has_index => {
+                Err(IndexError::Unannounced.into())
+            }
+            FrameType::End if self.index.is_some() && !self.has_index => {
+                Err(IndexError::Missing.into())
+            }
             FrameType::Data | FrameType::Sparse | FrameType::Abort if self.has_index => {
-                Err(IndexError::Unannounced)
+                Err(IndexError::Unannounced.into())
             }
             _ => Ok(()),
         }
@@ -324,6 +345,12 @@ impl Decoder {
                 self.has_index = true;
                 self.step = Step::Header;
                 Ok(Event::Index)
+            }
+            FrameType::HandOver => {
+                self.digest.update(raw);
+                self.sequence += 1;
+                self.step = Step::Header;
+                Ok(Event::HandOver)
             }
             FrameType::Abort => {
                 let reason = String::from_utf8(bytes.to_vec()).map_err(|_| DecodeFault::Reason)?;
@@ -378,6 +405,7 @@ impl Bounds {
         let (what, least, most) = match header.frame_type {
             FrameType::Data => ("data frame", 1, self.frame),
             FrameType::Sparse => ("sparse frame", (RUN_SIZE + TAIL_SIZE) as u32, self.frame),
+            FrameType::HandOver => ("hand-over frame", 0, 0),
             FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
             FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),
             FrameType::Index => {

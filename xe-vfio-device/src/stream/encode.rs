@@ -164,6 +164,11 @@ impl Encoder {
         }
     }
 
+    /// The frame that a data fd goes beside, in a stream with [`Flags::HAND_OVER`]; only [`Encoder::abort`] may follow.
+    pub fn hand_over(&mut self) -> [u8; FRAME_HEADER_SIZE] {
+        self.last(FrameType::HandOver, &[])
+    }
+
     /// The index if there is one, the end record's frame, and the stream's totals with them.
     pub fn end(mut self, by_kind: ByKind) -> (Vec<u8>, Totals) {
         let totals = self.totals();

@@ -57,6 +57,11 @@ pub enum DecodeFault {
         /// Number in turn.
         expected: u64,
     },
+    /// A frame of a type that has no place there.
+    #[error(
+        "A frame of type {0} has no place here: a stream has frames of state or hands its data fd over, never both"
+    )]
+    Misplaced(u16),
     /// The end record says something else than what came.
     #[error(
         "The end record tells of {sent:?}, received is {received:?}: frames were lost or altered on the way"

@@ -8,12 +8,14 @@ pub struct Flags(u16);
 impl Flags {
     /// A stream of frames of state.
     pub const NONE: Self = Self(0);
+    /// The state does not travel: the data fd comes instead, beside a frame that announces it.
+    pub const HAND_OVER: Self = Self(1);
     /// The frames come over several connections.
     pub const SPLIT: Self = Self(1 << 1);
     /// An index of the frames stands before the end record.
     pub const INDEXED: Self = Self(1 << 2);
     /// Those that this build knows.
-    const KNOWN: u16 = Self::SPLIT.0 | Self::INDEXED.0;
+    const KNOWN: u16 = Self::HAND_OVER.0 | Self::SPLIT.0 | Self::INDEXED.0;
 
     /// The flags of a preamble.
     ///
@@ -44,7 +46,8 @@ mod tests {
     #[test]
     fn unknown_bits_are_refused_and_named() {
         assert_eq!(Flags::from_bits(0), Ok(Flags::NONE));
+        assert_eq!(Flags::from_bits(1), Ok(Flags::HAND_OVER));
         assert_eq!(Flags::from_bits(4), Ok(Flags::INDEXED));
-        assert_eq!(Flags::from_bits(0x8002), Err(0x8000));
+        assert_eq!(Flags::from_bits(0x8003), Err(0x8000));
     }
 }

@@ -70,9 +70,7 @@ pub enum FrameError {
     #[error("Reserved bytes hold {0:#x} instead of zero: update the older host")]
     Reserved(u64),
     /// A frame type that this build does not know.
-    #[error(
-        "Frame type {0} is unknown to this build, which knows 1 to 4 and 6: update the older host"
-    )]
+    #[error("Frame type {0} is unknown to this build, which knows 1 to 6: update the older host")]
     Type(u16),
 }
 
@@ -156,9 +154,9 @@ impl Preamble {
         let flags = flags.map_err(FrameError::Flags)?;
         let part @ [number, count] = array(bytes, 18);
         let part = if flags.contains(Flags::SPLIT) {
-            let indexed = flags.contains(Flags::INDEXED);
-            // An index has the offsets of a file, and a file is in one piece.
-            if indexed || !(2..=CONNECTIONS_MAX).contains(&count) || number >= count {
+            // An index has the offsets of a file, and a file is in one piece; so is a data fd.
+            let whole = flags.contains(Flags::INDEXED) || flags.contains(Flags::HAND_OVER);
+            if whole || !(2..=CONNECTIONS_MAX).contains(&count) || number >= count {
                 return Err(FrameError::Announced {
                     flags: flags.bits(),
                     number,
@@ -166,6 +164,12 @@ impl Preamble {
                 });
             }
             Part { number, count }
+        } else if flags.contains(Flags::HAND_OVER) && flags.contains(Flags::INDEXED) {
+            return Err(FrameError::Announced {
+                flags: flags.bits(),
+                number,
+                count,
+            });
         } else if part == [0, 0] {
             Part::WHOLE
         } else {
@@ -195,6 +199,8 @@ pub enum FrameType {
     End = 3,
     /// Bytes of the device's state with runs of zeros left out.
     Sparse = 4,
+    /// The data fd comes beside this header, and the state through it.
+    HandOver = 5,
     /// Where the frames of state stand in the file; the end record follows.
     Index = 6,
 }
@@ -240,6 +246,7 @@ impl FrameHeader {
             2 => FrameType::Abort,
             3 => FrameType::End,
             4 => FrameType::Sparse,
+            5 => FrameType::HandOver,
             6 => FrameType::Index,
             unknown => return Err(FrameError::Type(unknown)),
         };
@@ -316,39 +323,42 @@ impl End {
         let mut bytes = [0; END_SIZE];
         bytes[0..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.frames.to_le_bytes());
-        for (slot, (_, tally)) in bytes[16..112]
-            .as_chunks_mut::<16>()
-            .0
-            .iter_mut()
-            .zip(self.by_kind.iter())
-        {
-            slot[..8].copy_from_slice(&tally.packets.to_le_bytes());
-            slot[8..].copy_from_slice(&tally.bytes.to_le_bytes());
-        }
+        encode_by_kind(&self.by_kind, &mut bytes[16..112]);
         bytes[112..120].copy_from_slice(&self.digest.to_le_bytes());
         bytes
     }
 
     /// Reads a record whose frame's checksum holds.
     pub fn decode(bytes: &[u8; END_SIZE]) -> Self {
-        let mut by_kind = ByKind::default();
-        for (kind, slot) in PacketType::ALL
-            .into_iter()
-            .zip(bytes[16..112].as_chunks::<16>().0)
-        {
-            let tally = Tally {
-                packets: u64::from_le_bytes(array(slot, 0)),
-                bytes: u64::from_le_bytes(array(slot, 8)),
-            };
-            by_kind.set(kind, tally);
-        }
         Self {
             payload_bytes: u64::from_le_bytes(array(bytes, 0)),
             frames: u64::from_le_bytes(array(bytes, 8)),
-            by_kind,
+            by_kind: decode_by_kind(&array(bytes, 16)),
             digest: u64::from_le_bytes(array(bytes, 112)),
         }
     }
+}
+
+/// Packets and bytes of each type, 16 bytes each, into 96 bytes.
+pub(super) fn encode_by_kind(by_kind: &ByKind, bytes: &mut [u8]) {
+    let slots = bytes.as_chunks_mut::<16>().0;
+    for (slot, (_, tally)) in slots.iter_mut().zip(by_kind.iter()) {
+        slot[..8].copy_from_slice(&tally.packets.to_le_bytes());
+        slot[8..].copy_from_slice(&tally.bytes.to_le_bytes());
+    }
+}
+
+/// What [`encode_by_kind`] has written.
+pub(super) fn decode_by_kind(bytes: &[u8; 96]) -> ByKind {
+    let mut by_kind = ByKind::default();
+    for (kind, slot) in PacketType::ALL.into_iter().zip(bytes.as_chunks::<16>().0) {
+        let tally = Tally {
+            packets: u64::from_le_bytes(array(slot, 0)),
+            bytes: u64::from_le_bytes(array(slot, 8)),
+        };
+        by_kind.set(kind, tally);
+    }
+    by_kind
 }
 
 /// `N` bytes from `at` of a larger array; offsets are constants of the format.

@@ -159,12 +159,23 @@ impl<R: Read> Inlet<R> {
     /// Receives one frame; `room` answers memory for so many bytes of payload, never more than the stream's largest frame. What goes
     /// wrong stands in `raw` for the [`Checker`] to find.
     pub fn frame<'b>(&mut self, raw: &mut Raw, room: impl FnOnce(usize) -> &'b mut [u8]) {
+        self.frame_by(raw, fill, room);
+    }
+
+    /// As [`Inlet::frame`], with the header received by `receive`, which takes along what comes beside its bytes. It answers the bytes read, and
+    /// why there were no more.
+    pub fn frame_by<'b>(
+        &mut self,
+        raw: &mut Raw,
+        receive: impl FnOnce(&mut R, &mut [u8]) -> (usize, Option<io::Error>),
+        room: impl FnOnce(usize) -> &'b mut [u8],
+    ) {
         *raw = Raw {
             is_last: true,
             ..Raw::new()
         };
         let mut header = [0; FRAME_HEADER_SIZE];
-        (raw.header_bytes, raw.error) = self.fill(&mut header);
+        (raw.header_bytes, raw.error) = receive(&mut self.inner, &mut header);
         raw.header = header;
         if raw.header_bytes < FRAME_HEADER_SIZE {
             return;
@@ -237,6 +248,34 @@ impl Checker {
         raw: &mut Raw,
         payload: &'a [u8],
     ) -> Result<Checked<'a>, StreamError> {
+        match self.event(raw, payload)? {
+            Event::Data(pieces) => Ok(Checked::State(pieces)),
+            Event::Index => Ok(Checked::Index),
+            Event::End(end) => {
+                self.end = Some(end);
+                Ok(Checked::End)
+            }
+            _ => Err(self.over()),
+        }
+    }
+
+    /// As [`Checker::accept`], for the frame that the data fd comes beside.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn hand_over(&mut self, raw: &mut Raw, payload: &[u8]) -> Result<(), StreamError> {
+        match self.event(raw, payload)? {
+            Event::HandOver => Ok(()),
+            _ => Err(self.over()),
+        }
+    }
+
+    fn over(&mut self) -> StreamError {
+        self.failed = true;
+        StreamError::Over
+    }
+
+    fn event<'a>(&mut self, raw: &mut Raw, payload: &'a [u8]) -> Result<Event<'a>, StreamError> {
         if std::mem::replace(&mut self.failed, true) {
             return Err(StreamError::Over);
         }
@@ -253,18 +292,11 @@ impl Checker {
         }
         let payload = &payload[..raw.payload_bytes];
         match self.decoder.accept_summed(payload, raw.summed)? {
-            Event::Data(pieces) => {
+            event @ (Event::Data(_) | Event::Index | Event::HandOver) => {
                 self.failed = false;
-                Ok(Checked::State(pieces))
+                Ok(event)
             }
-            Event::Index => {
-                self.failed = false;
-                Ok(Checked::Index)
-            }
-            Event::End(end) => {
-                self.end = Some(end);
-                Ok(Checked::End)
-            }
+            event @ Event::End(_) => Ok(event),
             Event::Abort(reason) => Err(StreamError::Aborted {
                 received: self.decoder.totals().payload_bytes,
                 reason,
@@ -276,6 +308,11 @@ impl Checker {
     /// Whether the end record has come and was good.
     pub fn has_ended(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// Whether the data fd comes in the place of the state.
+    pub fn hands_over(&self) -> bool {
+        self.decoder.hands_over()
     }
 
     /// The attempt that the stream belongs to.

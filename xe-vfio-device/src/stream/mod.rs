@@ -24,6 +24,7 @@ pub mod outgoing;
 pub mod reader;
 pub mod receipt;
 pub mod sparse;
+pub mod taken;
 pub mod writer;
 pub mod zeros;
 
@@ -41,4 +42,5 @@ pub use outgoing::{Frame, Outlet};
 pub use reader::{Opening, Reader};
 pub use receipt::{Receipt, ReceiptError, VfOutcome};
 pub use sparse::{Piece, Pieces, SparseError};
+pub use taken::{Answer, Taken};
 pub use writer::Writer;

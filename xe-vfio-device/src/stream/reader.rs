@@ -108,6 +108,11 @@ impl<R: Read> Reader<R> {
         self.checker.is_indexed()
     }
 
+    /// Whether the data fd comes in the place of the state, for a [`Checker::hand_over`].
+    pub fn hands_over(&self) -> bool {
+        self.checker.hands_over()
+    }
+
     /// What was received so far; everything after the end.
     pub fn totals(&self) -> Totals {
         self.checker.totals()

@@ -168,7 +168,7 @@ fn checksum(head: &[u8], reason: &[u8]) -> u64 {
     crc.finish()
 }
 
-fn expect(what: &'static str, found: u64, expected: u64) -> Result<(), ReceiptError> {
+pub(super) fn expect(what: &'static str, found: u64, expected: u64) -> Result<(), ReceiptError> {
     if found == expected {
         Ok(())
     } else {
@@ -176,7 +176,7 @@ fn expect(what: &'static str, found: u64, expected: u64) -> Result<(), ReceiptEr
     }
 }
 
-fn malformed(what: &'static str, found: u64, expected: u64) -> ReceiptError {
+pub(super) fn malformed(what: &'static str, found: u64, expected: u64) -> ReceiptError {
     ReceiptError::Malformed {
         what,
         found,

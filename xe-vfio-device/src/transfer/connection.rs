@@ -3,11 +3,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::uapi::is_readable;
+use crate::uapi::{is_readable, receive_with_fd, send_with_fd};
 
 /// Shuts a connection down in both directions, from any thread and more than once.
 pub type Closer = Box<dyn Fn() + Send + Sync>;
@@ -28,10 +28,32 @@ pub trait Connection: Read + Write + Send {
 
     /// Whether a read would answer at once. A sender asks between frames, because a receiver that has failed says so early.
     fn has_input(&self) -> bool;
+
+    /// Whether file descriptors can go over it, as they can over a unix socket.
+    fn passes_fds(&self) -> bool {
+        false
+    }
+
+    /// Writes all of `bytes`, with `fd` beside the first of them.
+    ///
+    /// # Errors
+    /// `Unsupported` where descriptors cannot pass, and those of writing.
+    fn send_fd(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+        _ = (bytes, fd);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Reads, and takes a descriptor that came beside the bytes: a plain read closes it.
+    ///
+    /// # Errors
+    /// Those of reading, and `InvalidData` when more than one came or none could be taken.
+    fn receive_fd(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        self.read(buffer).map(|count| (count, None))
+    }
 }
 
 macro_rules! socket {
-    ($socket:ty) => {
+    ($socket:ty, { $($fds:tt)* }) => {
         impl Connection for $socket {
             fn closer(&self) -> io::Result<Closer> {
                 let other = self.try_clone()?;
@@ -47,12 +69,27 @@ macro_rules! socket {
             fn has_input(&self) -> bool {
                 is_readable(self.as_fd())
             }
+
+            $($fds)*
         }
     };
 }
 
-socket!(TcpStream);
-socket!(UnixStream);
+socket!(TcpStream, {});
+socket!(UnixStream, {
+    fn passes_fds(&self) -> bool {
+        true
+    }
+
+    fn send_fd(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+        let sent = send_with_fd(self.as_fd(), bytes, fd)?;
+        self.write_all(&bytes[sent..])
+    }
+
+    fn receive_fd(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        receive_with_fd(self.as_fd(), buffer)
+    }
+});
 
 impl<C: Connection + ?Sized> Connection for Box<C> {
     fn closer(&self) -> io::Result<Closer> {
@@ -65,5 +102,17 @@ impl<C: Connection + ?Sized> Connection for Box<C> {
 
     fn has_input(&self) -> bool {
         (**self).has_input()
+    }
+
+    fn passes_fds(&self) -> bool {
+        (**self).passes_fds()
+    }
+
+    fn send_fd(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+        (**self).send_fd(bytes, fd)
+    }
+
+    fn receive_fd(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        (**self).receive_fd(buffer)
     }
 }

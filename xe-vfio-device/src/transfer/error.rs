@@ -74,6 +74,29 @@ pub enum SaveError {
     /// The destination did not say whether it has loaded it.
     #[error("The destination has not confirmed that it loaded the VF's state")]
     Unconfirmed(#[source] ReceiptError),
+    /// The data fd cannot be passed on over such a connection.
+    #[error(
+        "A data fd is handed over through a unix socket only, and this connection is none: send the state instead"
+    )]
+    NoDescriptors,
+    /// The destination that reads the data fd has not got on for too long.
+    #[error(
+        "The destination has read no more of the VF's state for {waited:?}, after {taken} bytes"
+    )]
+    Silent {
+        /// Bytes that it has told of.
+        taken: u64,
+        /// The deadline.
+        waited: Duration,
+    },
+    /// The destination says that it has read all, and the kernel has more.
+    #[error(
+        "The destination says that {taken} bytes are all of the VF's state, but the kernel has more"
+    )]
+    LeftOver {
+        /// Bytes that it has told of.
+        taken: u64,
+    },
     /// A stage of the transfer has died.
     #[error("The thread for the {0} has panicked: report it, with what it has said on stderr")]
     Stage(&'static str),
@@ -107,6 +130,33 @@ pub enum LoadError {
         /// What happened to it.
         #[source]
         source: StreamError,
+    },
+    /// A data fd was announced and none came.
+    #[error(
+        "The source hands its data fd over, and none came with the stream: descriptors pass through a unix socket of this host only"
+    )]
+    NoDescriptor,
+    /// The data fd that was handed over cannot be read.
+    #[error("The source's VF cannot be read after {read} bytes")]
+    Read {
+        /// Bytes read before.
+        read: u64,
+        /// What the kernel answered.
+        #[source]
+        source: UapiError,
+    },
+    /// The source's kernel did not go on for too long, and was interrupted.
+    #[error(
+        "The source's VF gave no state for {waited:?} after {read} bytes, so reading was given up"
+    )]
+    SourceStalled {
+        /// Bytes read before.
+        read: u64,
+        /// The deadline.
+        waited: Duration,
+        /// What the interrupted call answered.
+        #[source]
+        source: UapiError,
     },
     /// The state is none that this VF can take.
     #[error("The state is not one that this VF can take")]

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::connection::{Closer, Connection};
@@ -10,7 +11,8 @@ use super::deadlines::Deadlines;
 use super::shared::Shared;
 use super::sink::Peer;
 use crate::stream::{
-    AttemptId, Limits, Manifest, Opening, Reader, Receipt, ReceiptError, StreamError, VfOutcome,
+    AttemptId, Limits, Manifest, Opening, Reader, Receipt, ReceiptError, StreamError, Taken,
+    VfOutcome,
 };
 
 /// Where a load comes from.
@@ -47,6 +49,28 @@ pub trait Source: Read + Send {
     /// When there can be no such thing for lack of an fd.
     fn closer(&self) -> io::Result<Option<Closer>>;
 
+    /// Whether a read would answer at once, if reads can block.
+    fn has_input(&self) -> bool {
+        false
+    }
+
+    /// Reads, and takes a descriptor that came beside the bytes, if one can.
+    ///
+    /// # Errors
+    /// Those of reading, and when there is no number for the descriptor.
+    fn receive_fd(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        self.read(buffer).map(|count| (count, None))
+    }
+
+    /// Tells the sender of a data fd how far it was read.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn tell(&mut self, taken: &Taken) -> io::Result<()> {
+        _ = taken;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Tells the other side what has become of the stream.
     ///
     /// # Errors
@@ -77,6 +101,18 @@ impl<C: Connection> Source for Peer<C> {
 
     fn closer(&self) -> io::Result<Option<Closer>> {
         self.0.closer().map(Some)
+    }
+
+    fn has_input(&self) -> bool {
+        self.0.has_input()
+    }
+
+    fn receive_fd(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        self.0.receive_fd(buffer)
+    }
+
+    fn tell(&mut self, taken: &Taken) -> io::Result<()> {
+        taken.write(&mut self.0)
     }
 
     fn answer(&mut self, receipt: &Receipt) -> Result<(), ReceiptError> {
@@ -183,6 +219,11 @@ impl<S: Source> Incoming<S> {
     /// The device that the stream is for.
     pub fn device_id(&self) -> &str {
         &self.manifest.device_id
+    }
+
+    /// Whether the source's data fd comes in the place of its state, to be read here; see [`hand_over`](super::hand_over).
+    pub fn hands_over(&self) -> bool {
+        self.reader.hands_over()
     }
 
     /// The attempt that the stream belongs to; none in a file.

@@ -3,7 +3,8 @@
 //!
 //! [`save()`] and [`load()`] take a stopped session and answer a settled one whatever happens, with the report or the error
 //! beside it. Each is a pipeline of two stages, one at the data fd and one at the connection; see [`Threads`]. Each uses a few
-//! buffers of 1 MiB for any amount of state, and waits where the other side is slower.
+//! buffers of 1 MiB for any amount of state, and waits where the other side is slower. [`hand_over()`] is a save to a process of the same host: it
+//! passes the data fd on, and the load reads it.
 //!
 //! [`Cancel`] ends a transfer from another thread, [`Deadlines`] end one that makes no progress, and [`Progress`] says how far it
 //! is; none of them needs a lock that a transfer holds. [`Endpoint`] is a URL, [`Connection`] what a VMM may bring itself.
@@ -13,9 +14,11 @@ mod buffer;
 mod cancel;
 mod connection;
 mod deadlines;
+mod drain;
 mod endpoint;
 mod error;
 mod file;
+mod handover;
 mod incoming;
 mod load;
 mod ordered;
@@ -35,6 +38,7 @@ pub use deadlines::Deadlines;
 pub use endpoint::{Endpoint, EndpointError, Listener};
 pub use error::{LoadError, SaveError};
 pub use file::{FileFrames, PendingFile, stream_path};
+pub use handover::hand_over;
 pub use incoming::{Incoming, Source};
 pub use load::{LoadReport, Loaded, load};
 pub use progress::{Phase, Progress, ProgressView};

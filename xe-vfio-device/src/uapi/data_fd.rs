@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // read(2), write(2), fcntl(2)
 //! The migration data fd.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::{Errno, UapiError};
 use crate::state::DataStream;
@@ -17,7 +17,7 @@ impl DataFd {
     ///
     /// # Errors
     /// When the fd cannot be kept from programs that the VMM may start: the device's state must not leak into them.
-    pub(super) fn new(fd: OwnedFd) -> Result<Self, UapiError> {
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self, UapiError> {
         // SAFETY: fcntl(F_GETFD) takes no pointer.
         let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
         if flags < 0 {
@@ -32,6 +32,12 @@ impl DataFd {
             }
         }
         Ok(Self(fd))
+    }
+}
+
+impl AsFd for DataFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

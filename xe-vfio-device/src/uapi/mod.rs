@@ -6,6 +6,7 @@
 //! - [`DirtyPageTable`] is an iommufd page table with dirty bits; [`KernelVf`] has the ioctls of a device that logs its DMA too.
 //! - [`SignalMask`], [`ThreadInterrupt`] and [`InterruptSignal`] keep signals off a thread that reads or writes a data fd, and
 //!   let exactly one through when it has to be interrupted.
+//! - [`send_with_fd`] and [`receive_with_fd`] pass a descriptor to another process.
 //! - [`ReservedFd`] holds an fd number free.
 //! - [`set_direct`] has a file go past the page cache, [`is_cached`] says whether it is in it.
 //!
@@ -21,6 +22,7 @@ mod feature;
 mod file;
 mod handle;
 mod iommufd;
+mod pass_fd;
 mod poll;
 mod reserve;
 mod signal;
@@ -33,6 +35,7 @@ pub use feature::MigrationFlags;
 pub use file::{is_cached, set_direct};
 pub use handle::{KernelVf, VfioHandle};
 pub use iommufd::{DirtyPageTable, alloc_ioas, attach, bind, can_track};
+pub use pass_fd::{receive_with_fd, send_with_fd};
 pub use poll::{is_readable, wait_readable};
 pub use reserve::ReservedFd;
 pub use signal::{InterruptSignal, SignalMask, ThreadInterrupt};

@@ -83,6 +83,16 @@ pub struct Account {
     by_gt: BTreeMap<Gt, ByKind>,
 }
 
+impl From<ByKind> for Account {
+    /// An account of somebody who was told the kinds and not the GTs.
+    fn from(by_kind: ByKind) -> Self {
+        Self {
+            by_kind,
+            by_gt: BTreeMap::new(),
+        }
+    }
+}
+
 impl Account {
     /// All packets, descriptor and trailer included.
     pub fn by_kind(&self) -> &ByKind {

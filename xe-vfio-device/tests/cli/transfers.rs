@@ -2,6 +2,7 @@
 //! `save` and `restore`: what moves, and what holds when it does not.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use host_sim::host::HostConfig;
 use host_sim::vf::Effect;
@@ -129,6 +130,87 @@ fn a_state_moves_between_two_processes_over_tcp() {
 fn a_state_moves_between_two_processes_over_a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     moves(&format!("unix:{}", dir.path().join("socket").display()));
+}
+
+#[test]
+fn a_data_fd_is_handed_over_between_two_processes() {
+    let host = TestHost::new();
+    let file = host.filled_state(6);
+    let (arrived, socket) = (host.file("arrived"), host.file("socket"));
+    let listen = format!("unix:{socket}");
+    let there = host.path(2);
+    let waiting = [
+        "restore",
+        &there,
+        "--from",
+        &listen,
+        "--then-save",
+        &arrived,
+    ];
+    let destination = host.start(&[&waiting[..], &["--json"]].concat());
+    destination.hears("Listening on ");
+    let here = host.path(1);
+    let passing = ["restore", &here, "--from", &file, "--then-save", &listen];
+    let run = host.run(&[&passing[..], &["--hand-over", "--json"]].concat());
+    run.succeeds();
+    let sent = &run.json()["then_save"];
+    assert_eq!(sent["handed_over"], true);
+    assert!(
+        sent["totals"]["stream_bytes"].as_u64() < Some(1000),
+        "{sent}"
+    );
+    let end = destination.wait();
+    end.succeeds();
+    assert_eq!(end.json()["handed_over"], true);
+    assert_eq!(
+        end.json()["totals"]["state_bytes"],
+        sent["totals"]["state_bytes"]
+    );
+    assert!(payload(&file) == payload(&arrived), "the two states differ");
+
+    let destination = host.start(&["restore", &there, "--from", &listen]);
+    destination.hears("Listening on ");
+    let run = host.run(&["save", &here, "--to", &listen, "--hand-over"]);
+    run.succeeds();
+    assert!(
+        run.stdout().contains("handed over to unix:"),
+        "{}",
+        run.stdout()
+    );
+    let end = destination.wait();
+    end.succeeds();
+    assert!(
+        end.stdout().contains("handed its data fd over"),
+        "{}",
+        end.stdout()
+    );
+    host.run(&["save", &here, "--to", &arrived, "--hand-over"])
+        .fails(2);
+}
+
+#[test]
+fn ctrl_c_in_a_hand_over_gives_the_vf_its_state_back() {
+    let host = TestHost::with(&HostConfig {
+        device_rate: Some(4 * MIB),
+        ..config()
+    });
+    let (here, there) = (host.path(1), host.path(2));
+    let listen = format!("unix:{}", host.file("socket"));
+    let destination = host.start(&["restore", &there, "--from", &listen, "--json"]);
+    destination.hears("Listening on ");
+    let saving = host.start(&["save", &here, "--to", &listen, "--hand-over", "--json"]);
+    let end = Instant::now() + Duration::from_secs(30);
+    while host.host.vf(1).unwrap().status().moved < MIB {
+        assert!(Instant::now() < end, "the destination never reads");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    saving.signal(libc::SIGINT);
+    let run = saving.wait();
+    run.fails(130);
+    assert_eq!(run.json()["vf"]["gpu_state"], "kept");
+    let end = destination.wait();
+    end.fails(1);
+    assert_eq!(end.json()["vf"]["gpu_state"], "clean");
 }
 
 #[test]
@@ -297,7 +379,7 @@ fn ctrl_c_gives_the_vf_its_state_back() {
     host.fault_fires(1);
     saving.signal(libc::SIGINT);
     // The signal is seen while the read is stuck in the kernel, which nobody interrupts.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     host.host.vf(1).unwrap().faults().clear(None);
     let run = saving.wait();
     let text = run.fails(130);
@@ -338,7 +420,7 @@ fn ctrl_c_ends_a_wait_for_a_connection_and_a_load() {
     let loading = host.start(&["restore", &host.path(2), "--from", &file, "--json"]);
     host.fault_fires(2);
     loading.signal(libc::SIGTERM);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     host.host.vf(2).unwrap().faults().clear(None);
     let run = loading.wait();
     let text = run.fails(130);

@@ -5,4 +5,5 @@ mod arcs;
 mod common;
 mod device;
 mod hazards;
+mod pair;
 mod transfers;

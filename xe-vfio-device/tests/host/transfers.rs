@@ -10,30 +10,16 @@ use host_sim::host::HostConfig;
 use host_sim::vf::{Effect, Op};
 use xe_vfio_device::device::DeviceError;
 use xe_vfio_device::state::Outcome;
-use xe_vfio_device::transfer::{Endpoint, Incoming, LoadError, LoadReport, SaveError, SaveReport};
+use xe_vfio_device::transfer::{Endpoint, Incoming, LoadError, SaveError};
 use xe_vfio_device::uapi::Errno;
 
 use crate::common::*;
-
-type Sent = Result<SaveReport, DeviceError>;
-type Received = Result<LoadReport, DeviceError>;
+use crate::pair::*;
 
 fn tcp() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (here, listener.accept().unwrap().0)
-}
-
-/// A source in STOP with VRAM of its own, and a destination ready for it.
-#[track_caller]
-fn pair(host: &TestHost, seed: u8) -> (Device, Device) {
-    let (source, destination) = (host.device(1), host.device(2));
-    source.passthrough().fill(seed);
-    source.start().unwrap();
-    source.quiesce().unwrap();
-    source.stop().unwrap();
-    destination.prepare_load().unwrap();
-    (source, destination)
 }
 
 fn moved(source: &Device, destination: &Device) -> (Sent, Received) {
@@ -45,38 +31,6 @@ fn moved(source: &Device, destination: &Device) -> (Sent, Received) {
         });
         (source.send_over(here), loaded.join().unwrap())
     })
-}
-
-/// The source's guest runs on with its GPU.
-#[track_caller]
-fn assert_kept(host: &TestHost, source: &Device, seed: u8) {
-    let before = host.resets(1);
-    assert_eq!(source.give_back().unwrap(), Outcome::GpuStateKept);
-    assert_eq!(host.resets(1), before);
-    assert!(source.passthrough().holds(seed));
-    assert_running(source.passthrough());
-}
-
-#[track_caller]
-fn assert_clean(destination: &Device) {
-    assert!(destination.passthrough().is_clean());
-    assert_running(destination.passthrough());
-}
-
-#[track_caller]
-fn save_error(sent: Sent) -> SaveError {
-    match sent {
-        Err(DeviceError::Save { source, .. }) => *source,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn load_error(received: Received) -> LoadError {
-    match received {
-        Err(DeviceError::Load { source, .. }) => *source,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[test]

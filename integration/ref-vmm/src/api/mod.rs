@@ -43,6 +43,9 @@ pub enum Request {
         /// How memory that VFs write is found, instead of what the VMM was started with.
         #[serde(default)]
         dirty: Option<String>,
+        /// To a VMM on this host, which gets the VFs' data fds; the URL is a unix socket's.
+        #[serde(default)]
+        local: bool,
     },
     /// A migration under way is given up.
     CancelMigration {},
@@ -102,14 +105,14 @@ mod tests {
         assert_eq!(resume, Request::Resume { force: false });
         let url = "tcp:127.0.0.1:4444".to_owned();
         let send = read(r#"{"command":"send-migration","url":"tcp:127.0.0.1:4444"}"#).unwrap();
-        assert_eq!(
-            send,
-            Request::SendMigration {
-                url,
-                timeout: None,
-                dirty: None,
-            }
-        );
+        let (timeout, dirty, local) = (None, None, false);
+        let expected = Request::SendMigration {
+            url,
+            timeout,
+            dirty,
+            local,
+        };
+        assert_eq!(send, expected);
         assert!(read(r#"{"command":"ping","more":1}"#).is_err());
         assert!(read(r#"{"command":"explode"}"#).is_err());
     }

@@ -40,6 +40,8 @@ pub struct Limits {
     pub dirty: Wish,
     /// How long the GPUs may stand still while the guest runs.
     pub gpu_pause: Pause,
+    /// Whether the destination is a process of this host that gets the VFs' data fds instead of their state.
+    pub local: bool,
 }
 
 impl Default for Limits {
@@ -53,6 +55,7 @@ impl Default for Limits {
             few_bytes: 4 << 20,
             dirty: Wish::Auto,
             gpu_pause: Pause::default(),
+            local: false,
         }
     }
 }

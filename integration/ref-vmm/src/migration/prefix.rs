@@ -5,6 +5,7 @@
 //! given back before the rest.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use xe_vfio_device::transfer::{Closer, Connection};
@@ -88,6 +89,21 @@ impl Connection for Prefixed {
 
     fn has_input(&self) -> bool {
         self.given < self.first.len() || self.inner.has_input()
+    }
+
+    fn passes_fds(&self) -> bool {
+        self.inner.passes_fds()
+    }
+
+    fn send_fd(&mut self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.inner.send_fd(bytes, fd)
+    }
+
+    fn receive_fd(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        if self.given < self.first.len() {
+            return self.read(buffer).map(|count| (count, None));
+        }
+        self.inner.receive_fd(buffer)
     }
 }
 

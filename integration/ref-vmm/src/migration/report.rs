@@ -101,6 +101,8 @@ pub struct DirtyReport {
 /// What a VF's stream took.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceReport {
+    /// Whether the destination got the data fd and read the state itself.
+    pub handed_over: bool,
     /// STOP -> STOP_COPY.
     pub enter_ms: f64,
     /// First byte to end record.

@@ -49,6 +49,26 @@ pub enum Command {
     Verify(OfFile),
 }
 
+impl Command {
+    /// Whether the arguments go together.
+    ///
+    /// # Errors
+    /// A sentence on what does not.
+    pub fn check(&self) -> Result<(), String> {
+        let handed_over_to = match self {
+            Self::Save(save) if save.hand_over => Some(&save.to),
+            Self::Restore(restore) if restore.hand_over => restore.then_save.as_ref(),
+            _ => None,
+        };
+        match handed_over_to {
+            None | Some(Endpoint::Unix(_)) => Ok(()),
+            Some(other) => Err(format!(
+                "--hand-over needs unix:PATH, and {other} is none: descriptors pass through unix sockets only"
+            )),
+        }
+    }
+}
+
 /// The VF and the way to it.
 #[derive(Debug, Args)]
 pub struct Device {
@@ -109,6 +129,9 @@ pub struct Save {
     /// The device's name in the stream
     #[arg(long, default_value = "vf0")]
     pub id: String,
+    /// Pass the data fd to the `restore` that waits at unix:PATH on this host: it reads the state itself
+    #[arg(long)]
+    pub hand_over: bool,
     /// How it ends.
     #[command(flatten)]
     pub ending: Ending,
@@ -126,6 +149,9 @@ pub struct Restore {
     /// Save the loaded state from the same open VF before it runs
     #[arg(long, value_name = "FILE|URL", value_parser = place)]
     pub then_save: Option<Endpoint>,
+    /// Pass the data fd to the `restore` that waits at --then-save's unix:PATH on this host
+    #[arg(long, requires = "then_save")]
+    pub hand_over: bool,
     /// Seconds to wait for a connection; for ever when not given
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub wait: Option<Duration>,
@@ -196,6 +222,27 @@ mod tests {
         assert_eq!(place("file:/a"), Ok(Endpoint::File("/a".into())));
         assert_eq!(place("./tcp:a"), Ok(Endpoint::File("./tcp:a".into())));
         assert!(place("tcp:nowhere").is_err() && place("").is_err());
+    }
+
+    #[test]
+    fn a_data_fd_goes_to_a_unix_socket_only() {
+        for (line, good) in [
+            ("save /a --to unix:/b --hand-over", true),
+            ("save /a --to tcp:b:1 --hand-over", false),
+            ("save /a --to /b --hand-over", false),
+            ("save /a --to tcp:b:1", true),
+            ("restore /a --from /b --then-save unix:/c --hand-over", true),
+            (
+                "restore /a --from unix:/b --then-save /c --hand-over",
+                false,
+            ),
+        ] {
+            let words = std::iter::once("xe-vfio").chain(line.split(' '));
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert_eq!(cli.command.check().is_ok(), good, "{line}");
+        }
+        let alone = ["xe-vfio", "restore", "/a", "--from", "/b", "--hand-over"];
+        assert!(Cli::try_parse_from(alone).is_err());
     }
 
     #[test]

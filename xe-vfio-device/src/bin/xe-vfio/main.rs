@@ -23,7 +23,8 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
 use crate::output::Output;
@@ -31,6 +32,11 @@ use crate::output::Output;
 fn main() -> ExitCode {
     let Cli { command, json } = Cli::parse();
     let output = Output { json };
+    if let Err(text) = command.check() {
+        Cli::command()
+            .error(ErrorKind::ArgumentConflict, text)
+            .exit();
+    }
     let (name, result) = match &command {
         Command::Probe(arguments) => ("probe", probe::run(arguments, output)),
         Command::Save(arguments) => ("save", save::run(arguments, output)),

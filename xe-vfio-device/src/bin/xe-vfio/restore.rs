@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use xe_vfio_device::transfer::{
-    AttemptId, Cancel, Deadlines, Endpoint, Incoming, LoadReport, Progress, Source,
+    AttemptId, Cancel, Deadlines, Endpoint, Incoming, Progress, Source,
 };
 
 use crate::cli::Restore;
@@ -80,6 +80,7 @@ fn restore<S: Source>(
     for difference in device.check(incoming.manifest()).unwrap_or_default() {
         output.note(&format!("Note: {difference}"));
     }
+    let handed_over = incoming.hands_over();
     // A file has the id of the snapshot that it is a part of, if any; the whole snapshot is a VMM's to judge.
     let cancel = device.begin_attempt(if S::ENDS_WITH_STREAM {
         incoming.attempt()
@@ -95,7 +96,7 @@ fn restore<S: Source>(
     })?;
     let saved = match &arguments.then_save {
         None => Ok(None),
-        Some(to) => save_again(&device, to).map(Some),
+        Some(to) => save_again(&device, to, arguments.hand_over).map(Some),
     };
     let stay = ending.stay_stopped && saved.is_ok();
     let now = Now::settle(&device, Doing::Loading { done: true }, stay);
@@ -118,7 +119,8 @@ fn restore<S: Source>(
         let why = now.reset_reason();
         return Err(failed(opened, now, Cause::WayBack(why)));
     }
-    tell(opened, arguments, report, saved.as_ref(), &now, output);
+    let moved = (Moved::from(report), handed_over);
+    tell(opened, arguments, moved, saved.as_ref(), &now, output);
     if ending.hold {
         hold::hold(
             &opened.address,
@@ -131,36 +133,48 @@ fn restore<S: Source>(
 }
 
 /// The VF is in STOP, where the load left it, so what is saved is what came.
-fn save_again(device: &Device, to: &Endpoint) -> Result<Moved, Cause> {
+fn save_again(device: &Device, to: &Endpoint, hand_over: bool) -> Result<Moved, Cause> {
     let cancel = device.begin_attempt(AttemptId::NONE);
-    let sent = watched("Saving", &device.progress(), &cancel, || device.send_to(to));
+    let sent = watched("Saving", &device.progress(), &cancel, || {
+        if hand_over {
+            device.send_fd_to(to)
+        } else {
+            device.send_to(to)
+        }
+    });
     Ok(sent?.into())
 }
 
 fn tell(
     opened: &Opened,
     arguments: &Restore,
-    report: LoadReport,
+    (moved, handed_over): (Moved, bool),
     saved: Option<&Moved>,
     now: &Now,
     output: Output,
 ) {
-    let moved = Moved::from(report);
     let mut value = moved.json();
     value["command"] = "restore".into();
     value["ok"] = true.into();
     value["address"] = opened.address.as_str().into();
     value["from"] = json!(arguments.from.to_string());
+    value["handed_over"] = handed_over.into();
     value["vf"] = now.json();
     let mut text = format!(
-        "{} restored from {}: {}",
+        "{} restored from {}{}: {}",
         opened.address,
         arguments.from,
+        if handed_over {
+            ", which handed its data fd over"
+        } else {
+            ""
+        },
         moved.text()
     );
     if let (Some(saved), Some(to)) = (saved, &arguments.then_save) {
         value["then_save"] = saved.json();
         value["then_save"]["to"] = json!(to.to_string());
+        value["then_save"]["handed_over"] = arguments.hand_over.into();
         text.push_str(&format!("\nand saved to {to}: {}", saved.text()));
     }
     output.result(&value, &format!("{text}\n{now}"));

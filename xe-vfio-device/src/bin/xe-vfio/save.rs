@@ -30,7 +30,7 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
     let sent = device.start().map_err(Cause::from).and_then(|()| {
         let cancel = device.begin_attempt(ending.attempt);
         watched("Saving", &device.progress(), &cancel, || {
-            stop_and_send(&device, &arguments.to, &cancel)
+            stop_and_send(&device, arguments, &cancel)
         })
     });
     let now = Now::settle(&device, Doing::Saving, ending.stay_stopped && sent.is_ok());
@@ -55,10 +55,16 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
     value["ok"] = true.into();
     value["address"] = opened.address.as_str().into();
     value["to"] = json!(arguments.to.to_string());
+    value["handed_over"] = arguments.hand_over.into();
     value["vf"] = now.json();
     let text = format!(
-        "{} saved to {}: {}\n{now}",
+        "{} {} {}: {}\n{now}",
         opened.address,
+        if arguments.hand_over {
+            "handed over to"
+        } else {
+            "saved to"
+        },
         arguments.to,
         moved.text()
     );
@@ -75,19 +81,23 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
 }
 
 /// Connects while the VF runs, stops it and sends its state.
-fn stop_and_send(device: &Device, to: &Endpoint, cancel: &Cancel) -> Result<SaveReport, Cause> {
+fn stop_and_send(device: &Device, arguments: &Save, cancel: &Cancel) -> Result<SaveReport, Cause> {
+    let to = &arguments.to;
     let connection = match to {
         Endpoint::File(_) => None,
         peer => Some(peer.connect(xe_vfio_device::transfer::Deadlines::default().connect)?),
     };
     // One that waits for the stream's opening is let go at once.
-    let _registration = connection
+    let registration = connection
         .as_ref()
         .and_then(|connection| connection.closer().ok())
         .map(|closer| cancel.register(closer));
     device.quiesce()?;
     device.stop()?;
+    // From here on the transfer ends its connection itself.
+    drop(registration);
     Ok(match connection {
+        Some(connection) if arguments.hand_over => device.send_fd_over(connection)?,
         Some(connection) => device.send_over(connection)?,
         None => device.send_to(to)?,
     })

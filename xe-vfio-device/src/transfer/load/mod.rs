@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use self::receiving::Supply;
 use super::connection::Closer;
 use super::error::LoadError;
+use super::handover::Taking;
 use super::incoming::{Incoming, Source, turn_away};
 use super::progress::Phase;
 use super::shared::Shared;
@@ -18,9 +19,9 @@ use super::stages::Stages;
 use super::watchdog::{Watch, WatchError, watched};
 use super::{Context, chain};
 use crate::state::{
-    AnyVf, MigrationDevice, ResetReason, Settled, Stopped, Stuck, Vf, reset_to_running,
+    AnyVf, Loading, MigrationDevice, ResetReason, Settled, Stopped, Stuck, Vf, reset_to_running,
 };
-use crate::stream::{Checker, Reader, Receipt, StreamError, Totals, VfOutcome};
+use crate::stream::{Reader, Receipt, StreamError, Totals, VfOutcome};
 use crate::uapi::UapiError;
 use crate::xe::{Account, Expectation};
 
@@ -91,10 +92,10 @@ pub fn load<D: MigrationDevice, S: Source>(
     })
 }
 
-struct Job<'a, S: Source> {
-    source: Shared<S>,
-    context: &'a Context,
-    watch: &'a Watch,
+pub(super) struct Job<'a, S: Source> {
+    pub(super) source: Shared<S>,
+    pub(super) context: &'a Context,
+    pub(super) watch: &'a Watch,
 }
 
 impl<S: Source> Job<'_, S> {
@@ -116,12 +117,19 @@ impl<S: Source> Job<'_, S> {
             Ok(closer) => closer.map(|closer| self.context.cancel.register(closer)),
             Err(error) => return self.reset(vf.into(), unprepared(error)),
         };
+        let hands_over = reader.hands_over();
         let (inlet, checker) = reader.into_parts();
-        let (vf, result) =
+        let (vf, result) = if hands_over {
+            let taking = Taking::new(self, inlet, checker);
+            self.moved(vf, |loading| taking.run(loading, expectation))
+        } else {
             thread::scope(|scope| match Supply::start(scope, self, inlet, &checker) {
-                Ok(supply) => self.moved(vf, checker, supply, expectation),
+                Ok(supply) => self.moved(vf, |loading| {
+                    self.stream(loading, checker, supply, expectation)
+                }),
                 Err(error) => (vf.into(), Err(WatchError::Thread(error).into())),
-            });
+            })
+        };
         // The receiving stage has ended: the connection is this thread's again.
         let network = self.context.deadlines.network;
         let waits = self.source.get().wait_at_most(network);
@@ -136,9 +144,9 @@ impl<S: Source> Job<'_, S> {
     fn moved<D: MigrationDevice>(
         &self,
         vf: Vf<D, Stopped>,
-        checker: Checker,
-        supply: Supply<'_, S>,
-        expectation: Expectation,
+        stream: impl FnOnce(
+            &mut Vf<D, Loading<D::Stream>>,
+        ) -> Result<(Account, Totals, Stages), LoadError>,
     ) -> (AnyVf<D>, Result<LoadReport, LoadError>) {
         self.context.progress.enter(Phase::Enter);
         let started = Instant::now();
@@ -151,8 +159,7 @@ impl<S: Source> Job<'_, S> {
 
         self.context.progress.enter(Phase::Stream);
         let started = Instant::now();
-        let received = self.stream(&mut loading, checker, supply, expectation);
-        let (account, totals, stages) = match received {
+        let (account, totals, stages) = match stream(&mut loading) {
             Ok(received) => received,
             Err(error) => return (loading.into(), Err(error)),
         };
@@ -230,7 +237,7 @@ impl<S: Source> Job<'_, S> {
         }
     }
 
-    fn unwritable(&self, source: UapiError, written: u64) -> LoadError {
+    pub(super) fn unwritable(&self, source: UapiError, written: u64) -> LoadError {
         if self.watch.has_interrupted() {
             LoadError::Stalled {
                 written,

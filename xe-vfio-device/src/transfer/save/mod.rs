@@ -14,6 +14,7 @@ use self::spread::Other;
 use super::buffer::{BUFFER_SIZE, Buffer};
 use super::cancel::Registration;
 use super::connection::{Closer, Connection};
+use super::drain::drain;
 use super::error::SaveError;
 use super::progress::Phase;
 use super::shared::Shared;
@@ -21,7 +22,7 @@ use super::sink::Sink;
 use super::stages::Stages;
 use super::watchdog::{Watch, WatchError, watched};
 use super::{Context, chain};
-use crate::state::{AnyVf, MigrationDevice, Saving, Settled, Stopped, Stuck, Vf, settle};
+use crate::state::{AnyVf, MigrationDevice, Settled, Stopped, Stuck, Vf, settle};
 use crate::stream::{Encoder, Flags, Manifest, Outlet, StreamError, Totals};
 use crate::uapi::UapiError;
 use crate::xe::Account;
@@ -173,7 +174,7 @@ impl<S: Sink> Job<'_, S> {
         let (account, totals, stages) = match self.stream(&mut saving, encoder, conveyor) {
             Ok(sent) => sent,
             Err(error) => {
-                self.drain(&mut saving);
+                drain(&mut saving, self.context, self.watch);
                 return self.settled(saving.into(), Err(error));
             }
         };
@@ -258,36 +259,6 @@ impl<S: Sink> Job<'_, S> {
         sink.closer()
     }
 
-    /// Reads and drops what is left, under the watchdog.
-    fn drain<D: MigrationDevice>(&self, saving: &mut Vf<D, Saving<D::Stream>>) {
-        let mut buffer = Buffer::zeroed();
-        self.context.progress.enter(Phase::Drain);
-        let started = Instant::now();
-        let mut bytes = 0;
-        let error = loop {
-            match self.watch.during(|| saving.read(buffer.bytes())) {
-                Ok(0) => break None,
-                Ok(count) => {
-                    bytes += count;
-                    self.context.progress.add(count);
-                }
-                Err(error) => break Some(error),
-            }
-        };
-        let ms = started.elapsed().as_millis() as u64;
-        match error {
-            None => tracing::info!(
-                phase = "drain",
-                bytes,
-                ms,
-                "the rest of the state was dropped"
-            ),
-            Some(error) => {
-                tracing::warn!(phase = "drain", bytes, ms, %error, "the rest of the state cannot be read");
-            }
-        }
-    }
-
     fn settled<D: MigrationDevice>(
         &self,
         vf: AnyVf<D>,
@@ -334,7 +305,7 @@ impl<S: Sink> Job<'_, S> {
     }
 }
 
-fn untouched<D: MigrationDevice>(vf: Vf<D, Stopped>, error: SaveError) -> Saved<D> {
+pub(super) fn untouched<D: MigrationDevice>(vf: Vf<D, Stopped>, error: SaveError) -> Saved<D> {
     Saved {
         vf: Ok(Settled::Stopped(vf)),
         result: Err(error),

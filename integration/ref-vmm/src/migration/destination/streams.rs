@@ -73,11 +73,13 @@ impl Destination {
             Ok(incoming) => match loads.device(incoming.device_id()) {
                 Some(device) => {
                     let id = device.device_id();
+                    let handed_over = incoming.hands_over();
                     let result = device.load_from(incoming);
                     let result = match result {
                         Ok(report) => {
                             tracing::info!(
                                 id,
+                                handed_over,
                                 bytes = report.totals.payload_bytes,
                                 stream_ms = ms(report.stream),
                                 confirm_ms = ms(report.confirm),

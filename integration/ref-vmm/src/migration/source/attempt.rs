@@ -270,7 +270,7 @@ impl<'a> Attempt<'a> {
             known: None,
             until: None,
         };
-        let (vm, endpoint) = (&*self.vm, self.endpoint);
+        let (vm, endpoint, local) = (&*self.vm, self.endpoint, self.limits.local);
         // The first failure is the reason; it ends the other streams, whose failures are only its consequence.
         let first_failure: Mutex<Option<DeviceError>> = Mutex::new(None);
         let give_up = || vm.devices().iter().for_each(|d| d.cancel_handle().cancel());
@@ -285,7 +285,14 @@ impl<'a> Attempt<'a> {
         let (started, memory, reports) = std::thread::scope(|scope| {
             let mut threads = Vec::new();
             let started = vm.devices().iter().try_for_each(|device| {
-                let send = || device.send_to(endpoint).map_err(failed).ok();
+                let send = || {
+                    let sent = if local {
+                        device.send_fd_to(endpoint)
+                    } else {
+                        device.send_to(endpoint)
+                    };
+                    sent.map_err(failed).ok()
+                };
                 let name = format!("save {}", device.device_id());
                 threads.push(Builder::new().name(name).spawn_scoped(scope, send)?);
                 Ok::<_, io::Error>(())
@@ -323,7 +330,7 @@ impl<'a> Attempt<'a> {
         for (device, report) in self.vm.devices().iter().zip(reports.into_iter().flatten()) {
             self.report
                 .devices
-                .insert(device.device_id().to_owned(), device_report(&report));
+                .insert(device.device_id().to_owned(), device_report(&report, local));
         }
         Ok(())
     }
@@ -467,8 +474,9 @@ fn reason_of(channel: &mut Channel, error: Error) -> Error {
     }
 }
 
-fn device_report(report: &SaveReport) -> DeviceReport {
+fn device_report(report: &SaveReport, handed_over: bool) -> DeviceReport {
     DeviceReport {
+        handed_over,
         enter_ms: ms(report.enter),
         stream_ms: ms(report.stream),
         confirm_ms: ms(report.confirm),
