@@ -3,6 +3,7 @@
 
 pub mod device;
 pub mod dirty;
+pub mod estimate;
 pub mod state;
 pub mod stream;
 pub mod transfer;

@@ -17,11 +17,14 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::{DeviceError, Passthrough, XeVfioDevice};
+use crate::estimate::{Finished, Hosts, Lane, Moved, Route, Work};
 use crate::state::Outcome;
+use crate::uapi::usable_cores;
 
 /// A device in a group.
 pub trait GroupMember {
@@ -63,6 +66,24 @@ pub trait GroupMember {
     /// # Errors
     /// [`DeviceError`].
     fn reset(&self) -> Result<(), DeviceError>;
+
+    /// What it has to move when the guest stands still, as far as it knows.
+    fn lane(&self) -> Option<Lane> {
+        None
+    }
+
+    /// The last transfer of its state that came to a good end.
+    fn moved(&self) -> Option<Moved> {
+        None
+    }
+
+    /// Bytes of guest memory that are sent once more when it stands still, whatever was sent before.
+    ///
+    /// # Errors
+    /// [`DeviceError`].
+    fn memory_left(&self) -> Result<u64, DeviceError> {
+        Ok(0)
+    }
 }
 
 impl<P: Passthrough> GroupMember for XeVfioDevice<P> {
@@ -92,6 +113,23 @@ impl<P: Passthrough> GroupMember for XeVfioDevice<P> {
 
     fn reset(&self) -> Result<(), DeviceError> {
         self.reset()
+    }
+
+    fn lane(&self) -> Option<Lane> {
+        let manifest = self.known_manifest().ok()?;
+        Some(Lane {
+            device: self.device_id().to_owned(),
+            state_bytes: manifest.stop_copy_length,
+            zeros: None,
+        })
+    }
+
+    fn moved(&self) -> Option<Moved> {
+        self.last_moved().map(|(moved, _)| moved)
+    }
+
+    fn memory_left(&self) -> Result<u64, DeviceError> {
+        self.memory_left_to_the_end()
     }
 }
 
@@ -223,6 +261,38 @@ impl<'a> DeviceGroup<'a> {
                 .iter()
                 .map(|m| (m.member_id().to_owned(), reset(m)))
                 .collect(),
+        }
+    }
+
+    /// What would move if the guest stopped now: the members' state, without guest memory. Nothing is touched.
+    pub fn work(&self, route: Route, hosts: Hosts) -> Work {
+        let lanes = self.members.iter().filter_map(|member| member.lane());
+        Work::new(route, hosts, lanes.collect())
+    }
+
+    /// Bytes of guest memory that no pass makes less. The members share the guest's memory, so it is the most that one of them says.
+    ///
+    /// # Errors
+    /// [`DeviceError`] of the first that does not know.
+    pub fn memory_left(&self) -> Result<u64, DeviceError> {
+        let mut most = 0;
+        for member in self.members {
+            most = most.max(member.memory_left()?);
+        }
+        Ok(most)
+    }
+
+    /// What the members' last transfers took, to be remembered as what `work` came to. Times are the VMM's to fill in.
+    pub fn finished(&self, work: &Work) -> Finished {
+        Finished {
+            route: work.route,
+            hosts: work.hosts,
+            cores: u32::try_from(usable_cores()).unwrap_or(u32::MAX),
+            devices: self.members.iter().filter_map(|m| m.moved()).collect(),
+            memory_bytes: work.memory_bytes,
+            memory_cost: work.memory_cost,
+            streaming: Duration::ZERO,
+            around: Duration::ZERO,
         }
     }
 

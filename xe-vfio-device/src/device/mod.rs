@@ -32,6 +32,7 @@ mod streams;
 mod tests;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 pub use error::DeviceError;
 pub use group::{DeviceGroup, GroupError, GroupMember, GroupReport};
@@ -40,6 +41,7 @@ pub use snapshot::{SnapshotError, VfSnapshot};
 
 use self::slot::Slot;
 use crate::dirty::{All, Strategy};
+use crate::estimate::Moved;
 use crate::state::{AnyVf, DeviceState, MigrationDevice, ResetReason};
 use crate::stream::Manifest;
 use crate::transfer::{AttemptId, Cancel, Context, Deadlines, Progress, ProgressView, Threads};
@@ -102,6 +104,7 @@ struct Shared {
     manifest: Option<Manifest>,
     reset: Option<ResetReason>,
     handed_over: bool,
+    moved: Option<(Moved, Instant)>,
 }
 
 impl<P: Passthrough> XeVfioDevice<P> {
@@ -132,6 +135,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 manifest: None,
                 reset: None,
                 handed_over: false,
+                moved: None,
             }),
             progress: Progress::default(),
             dirty: Mutex::new(Box::new(All::default())),
@@ -181,6 +185,11 @@ impl<P: Passthrough> XeVfioDevice<P> {
     /// Forgets that the GPU state was lost, once the guest or the user was told.
     pub fn acknowledge_reset(&self) {
         self.shared().reset = None;
+    }
+
+    /// The last save or load that came to a good end, for estimates of the next, and when it did.
+    pub fn last_moved(&self) -> Option<(Moved, Instant)> {
+        self.shared().moved.clone()
     }
 
     /// How guest memory that the VF writes is found.

@@ -4,10 +4,12 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
 use super::lifecycle::Step;
 use super::slot::{LOADING, SAVING};
 use super::{DeviceError, Passthrough, XeVfioDevice};
+use crate::estimate::Moved;
 use crate::state::{
     AnyVf, DeviceState, Outcome, ResetReason, Settled, Stopped, Stuck, Vf, clean_for_load,
 };
@@ -210,6 +212,9 @@ impl<P: Passthrough> XeVfioDevice<P> {
     fn saved(&self, saved: Saved<P::Device>) -> Step<P::Device, SaveReport> {
         let Saved { vf, result } = saved;
         let (vf, now) = self.settled(vf);
+        if let Ok(report) = &result {
+            self.note_moved(Moved::saved(&self.id, report));
+        }
         let result = result.map_err(|source| DeviceError::Save {
             id: self.id.clone(),
             now,
@@ -220,8 +225,9 @@ impl<P: Passthrough> XeVfioDevice<P> {
 
     fn loaded(&self, loaded: Loaded<P::Device>) -> Step<P::Device, LoadReport> {
         let Loaded { vf, result } = loaded;
-        if result.is_ok() {
+        if let Ok(report) = &result {
             self.shared().reset = None;
+            self.note_moved(Moved::loaded(&self.id, report));
         }
         let (vf, now) = self.settled(vf);
         let result = result.map_err(|source| DeviceError::Load {
@@ -230,6 +236,10 @@ impl<P: Passthrough> XeVfioDevice<P> {
             source: Box::new(source),
         });
         (vf, result)
+    }
+
+    fn note_moved(&self, moved: Moved) {
+        self.shared().moved = Some((moved, Instant::now()));
     }
 
     /// Notes what a transfer has left, and says it.

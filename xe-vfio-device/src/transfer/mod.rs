@@ -44,6 +44,7 @@ pub use load::{LoadReport, Loaded, load};
 pub use progress::{Phase, Progress, ProgressView};
 pub use save::{SaveReport, Saved, save};
 pub use sink::{FileSink, Peer, Peers, Sink};
+pub(crate) use stages::CORES as STAGED_CORES;
 pub use stages::{Stages, Threads};
 pub use watchdog::WatchError;
 

@@ -30,7 +30,7 @@ pub enum Threads {
 const READERS: usize = 4;
 
 /// Cores from which on a thread of its own for the connection pays.
-const CORES: usize = 4;
+pub(crate) const CORES: usize = 4;
 
 impl Threads {
     /// Whether the connection has its own thread.

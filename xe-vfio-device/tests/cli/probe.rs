@@ -188,3 +188,62 @@ fn two_vfs_and_a_file_are_compared_before_anything_moves() {
     );
     assert!(!run.json()["differences"].as_array().unwrap().is_empty());
 }
+
+#[test]
+fn an_estimate_is_a_guess_until_transfers_were_remembered() {
+    let host = TestHost::new();
+    let history = host.file("history.json");
+    let estimate = || {
+        let run = host.run(&["probe", &host.path(1), "--json", "--history", &history]);
+        run.succeeds();
+        run.json()["estimate"]["file"].clone()
+    };
+    let number = |value: &serde_json::Value, name: &str| {
+        value[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("no {name} in {value}"))
+    };
+    let before = estimate();
+    assert_eq!(before["basis"], "a guess");
+    assert!(number(&before, "low_ms") < number(&before, "likely_ms"));
+    let state = host.file("state.xevf");
+    let save = ["save", &host.path(1), "--to", &state, "--history", &history];
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let run = host.run(&[&save[..], &["--json"]].concat());
+        run.succeeds();
+        let ms = &run.json()["ms"];
+        took.push(
+            ["enter", "stream", "confirm"]
+                .map(|name| number(ms, name))
+                .iter()
+                .sum::<f64>(),
+        );
+    }
+    let after = estimate();
+    assert_eq!(after["basis"], "from 3 transfers");
+    // Loaded machines scatter, so only that it is of them.
+    took.sort_by(f64::total_cmp);
+    let likely = number(&after, "state_ms");
+    assert!(
+        likely > took[0] / 3.0 && likely < took[2] * 3.0,
+        "{likely} of {took:?}"
+    );
+    let run = host.run(&["probe", &host.path(1), "--history", &history]);
+    assert!(
+        run.stdout().contains("A guest would stand still for about"),
+        "{}",
+        run.stdout()
+    );
+}
+
+#[test]
+fn a_broken_history_is_told_and_not_believed() {
+    let host = TestHost::new();
+    let history = host.file("history.json");
+    std::fs::write(&history, "{\"format\":").unwrap();
+    let run = host.run(&["probe", &host.path(1), "--json", "--history", &history]);
+    run.succeeds();
+    assert!(run.stderr().contains("is not used"), "{}", run.stderr());
+    assert_eq!(run.json()["estimate"]["tcp"]["basis"], "a guess");
+}

@@ -91,6 +91,9 @@ pub struct Probe {
     /// A state's file, or another VF's directory: whether its state could move to this VF
     #[arg(long, value_name = "FILE|PATH", conflicts_with = "no_open")]
     pub against: Option<PathBuf>,
+    /// What earlier transfers took, for the estimate: a file of `save`, `restore` or a VMM
+    #[arg(long, value_name = "FILE", conflicts_with = "no_open")]
+    pub history: Option<PathBuf>,
 }
 
 /// What `save` and `restore` have in common.
@@ -109,6 +112,9 @@ pub struct Ending {
         default_value = "00000000000000000000000000000000"
     )]
     pub attempt: AttemptId,
+    /// Add what the transfer took to a file, for estimates of the next
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
     /// Seconds that one read or write of the VF's state may take
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub device_timeout: Duration,

@@ -7,6 +7,7 @@
 mod cli;
 mod diagnosis;
 mod failure;
+mod forecast;
 mod hold;
 mod inspect;
 mod interrupt;

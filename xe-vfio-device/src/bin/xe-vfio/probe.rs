@@ -12,6 +12,7 @@ use xe_vfio_device::xe::{self, Identity, Severity, compare};
 use crate::cli;
 use crate::diagnosis::{self, Unusable};
 use crate::failure::Failure;
+use crate::forecast::Forecast;
 use crate::output::Output;
 use crate::report;
 use crate::vf::{Opened, options};
@@ -46,7 +47,12 @@ pub fn run(arguments: &cli::Probe, output: Output) -> Result<(), Failure> {
         "state": state,
         "manifest": report::manifest(&manifest),
     });
-    let text = text(&identity, &manifest, state.as_deref(), arguments.no_open);
+    let mut text = text(&identity, &manifest, state.as_deref(), arguments.no_open);
+    if matches!(found, Ok(Some(_))) && manifest.stop_copy_length > 0 {
+        let forecast = Forecast::new(&manifest, arguments.history.as_deref(), output);
+        value["estimate"] = forecast.json();
+        text = format!("{text}\n{}", forecast.text());
+    }
     match found {
         Err(failure) => {
             // With JSON the failure is the one object.

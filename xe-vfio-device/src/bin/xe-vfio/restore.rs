@@ -5,6 +5,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use serde_json::json;
+use xe_vfio_device::estimate::Route;
 use xe_vfio_device::transfer::{
     AttemptId, Cancel, Deadlines, Endpoint, Incoming, Progress, Source,
 };
@@ -17,7 +18,7 @@ use crate::output::Output;
 use crate::report::Moved;
 use crate::vf::{Device, Opened, options};
 use crate::watch::watched;
-use crate::{hold, interrupt};
+use crate::{forecast, hold, interrupt};
 
 /// Longest wait for a connection when none is given: a year.
 const FOR_EVER: Duration = Duration::from_secs(31_536_000);
@@ -94,12 +95,15 @@ fn restore<S: Source>(
         let now = Now::settle(&device, Doing::Loading { done: false }, false);
         failed(opened, now, error.into())
     })?;
+    let (history, route) = (ending.history.as_deref(), Route::from(&arguments.from));
+    let loaded = device.last_moved().map(|(moved, _)| moved);
     let saved = match &arguments.then_save {
         None => Ok(None),
         Some(to) => save_again(&device, to, arguments.hand_over).map(Some),
     };
     let stay = ending.stay_stopped && saved.is_ok();
     let now = Now::settle(&device, Doing::Loading { done: true }, stay);
+    forecast::remember(history, route, loaded, output);
     let saved = match saved {
         Ok(saved) => saved,
         Err(source) => {

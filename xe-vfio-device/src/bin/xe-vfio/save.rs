@@ -2,6 +2,7 @@
 //! `save`: RUNNING to STOP_COPY, the stream, and back.
 
 use serde_json::json;
+use xe_vfio_device::estimate::Route;
 use xe_vfio_device::transfer::{Cancel, Endpoint, SaveReport};
 
 use crate::cli::Save;
@@ -11,7 +12,7 @@ use crate::output::Output;
 use crate::report::Moved;
 use crate::vf::{Device, Opened, options};
 use crate::watch::watched;
-use crate::{hold, interrupt};
+use crate::{forecast, hold, interrupt};
 
 /// Saves a VF and, unless told otherwise, lets it run on.
 ///
@@ -42,7 +43,12 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
         source: Box::new(source),
     };
     let moved = match sent {
-        Ok(report) => Moved::from(report),
+        Ok(report) => {
+            let (history, route) = (ending.history.as_deref(), Route::from(&arguments.to));
+            let last = device.last_moved().map(|(moved, _)| moved);
+            forecast::remember(history, route, last, output);
+            Moved::from(report)
+        }
         Err(source) => return Err(failed(now, source)),
     };
     if !matches!(now, Now::Kept(_)) {
