@@ -12,14 +12,11 @@ use clap::Parser;
 fn main() -> ExitCode {
     let options = options::Options::parse();
     // A run takes its time; that its report cannot be written is better known before.
-    if let Some(path) = &options.json
-        && let Err(error) = std::fs::File::create(path)
-    {
-        eprintln!(
-            "The report could not be written: {}: {error}",
-            path.display()
-        );
-        return ExitCode::FAILURE;
+    for path in options.json.iter().chain(&options.timeline) {
+        if let Err(error) = std::fs::File::create(path) {
+            eprintln!("{} could not be written: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
     }
     let report = match demo::cleanup::on_signals().and_then(|()| scenario::run(&options)) {
         Ok(report) => report,
@@ -33,6 +30,12 @@ fn main() -> ExitCode {
         && let Err(error) = report.write_json(path)
     {
         eprintln!("The report could not be written: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    if let Some(path) = &options.timeline
+        && let Err(error) = std::fs::write(path, timeline::svg(&report.timeline, &report.title()))
+    {
+        eprintln!("{} could not be written: {error}", path.display());
         return ExitCode::FAILURE;
     }
     if report.lost == 0 {

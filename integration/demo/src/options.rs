@@ -36,6 +36,12 @@ pub struct Options {
     /// sysfs directory of a real VF for the destination (once per VF)
     #[arg(long, value_name = "PATH", requires = "source_device")]
     pub destination_device: Vec<PathBuf>,
+    /// Draw the migration as a picture
+    #[arg(long, value_name = "FILE.svg")]
+    pub timeline: Option<PathBuf>,
+    /// Tell the downtime from what earlier runs took, and add this one's to the file
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
     /// Write everything that is printed as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

@@ -6,11 +6,12 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use timeline::Timeline;
 
 /// Order of the phases in a migration.
-pub const PHASES: [&str; 7] = [
-    "connect", "precopy", "quiesce", "stop", "stream", "load", "resume",
+pub const PHASES: [&str; 8] = [
+    "connect", "precopy", "quiesce", "settle", "stop", "stream", "load", "resume",
 ];
 const BAR_WIDTH: f64 = 50.0;
 
@@ -33,6 +34,12 @@ pub struct Report {
     pub memory_bytes: u64,
     /// Time of each phase; one follows the other.
     pub phases: BTreeMap<String, f64>,
+    /// The downtime as the VMM predicted it.
+    pub prediction: Option<Prediction>,
+    /// What each VF's stream took, by its id.
+    pub devices: BTreeMap<String, Device>,
+    /// Who did what when, at both ends.
+    pub timeline: Timeline,
     /// Peak of anonymous memory: what a VMM needed beyond guest memory and VRAM.
     pub extra_rss_bytes: ExtraRss,
     /// What ran the vCPU at source and destination.
@@ -45,6 +52,42 @@ pub struct Report {
     pub vram_compared: bool,
 }
 
+/// A downtime before it was one, and what it was.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Prediction {
+    /// Before the migration began.
+    pub start_ms: f64,
+    /// Before the guest was stopped.
+    pub predicted_ms: f64,
+    /// Hardly less.
+    pub low_ms: f64,
+    /// Hardly more.
+    pub high_ms: f64,
+    /// What it was.
+    pub actual_ms: f64,
+    /// Predicted to actual.
+    pub ratio: f64,
+    /// How it was known.
+    pub basis: String,
+    /// What all else would wait for.
+    pub bound: String,
+}
+
+/// A VF's stream as its source saw it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// To STOP_COPY.
+    pub enter_ms: f64,
+    /// First byte to last.
+    pub stream_ms: f64,
+    /// Until the destination had loaded it.
+    pub confirm_ms: f64,
+    /// Bytes of state.
+    pub state_bytes: u64,
+    /// Bytes of the stream.
+    pub wire_bytes: u64,
+}
+
 /// Peak memory of the two processes.
 #[derive(Debug, Serialize)]
 pub struct ExtraRss {
@@ -55,6 +98,18 @@ pub struct ExtraRss {
 }
 
 impl Report {
+    /// What a picture of it is called.
+    pub fn title(&self) -> String {
+        let vfs = match self.vfs {
+            1 => "1 VF".to_owned(),
+            count => format!("{count} VFs"),
+        };
+        format!(
+            "Migration of a VM with {vfs}, {} of state",
+            mib(self.state_bytes)
+        )
+    }
+
     /// Writes the report as JSON.
     ///
     /// # Errors
@@ -88,7 +143,31 @@ impl fmt::Display for Report {
             )?;
             start += time;
         }
+        for (id, device) in &self.devices {
+            let rate = device.state_bytes as f64 / device.stream_ms.max(1e-3) * 1e3;
+            writeln!(
+                f,
+                "  {id:<8} enter {:.1} ms, stream {:.1} ms ({}, {}/s), confirm {:.1} ms",
+                device.enter_ms,
+                device.stream_ms,
+                mib(device.state_bytes),
+                mib(rate as u64),
+                device.confirm_ms
+            )?;
+        }
         writeln!(f, "downtime: {:.1} ms", self.downtime_ms)?;
+        if let Some(prediction) = &self.prediction {
+            writeln!(
+                f,
+                "predicted: {:.1} ms before the start, {:.1} ms ({:.1} to {:.1} ms, {}) before the pause: {:.2} of what it was",
+                prediction.start_ms,
+                prediction.predicted_ms,
+                prediction.low_ms,
+                prediction.high_ms,
+                prediction.basis,
+                prediction.ratio
+            )?;
+        }
         writeln!(
             f,
             "device state: {} from the kernel, {} on the wire; guest memory: {}",

@@ -141,10 +141,10 @@ fn report(
             .as_u64()
             .with_context(|| format!("send-migration did not answer `{key}`"))
     };
-    let times = |key: &str| {
+    fn answered<T: serde::de::DeserializeOwned>(migration: &Value, key: &str) -> Result<T> {
         serde_json::from_value(migration[key].clone())
             .with_context(|| format!("send-migration did not answer `{key}`"))
-    };
+    }
     Ok(Report {
         verified: tally.verified(),
         lost: discrepancies.len() as u64,
@@ -155,7 +155,10 @@ fn report(
         state_bytes: number("state_bytes")?,
         wire_bytes: number("wire_bytes")?,
         memory_bytes: number("memory_bytes")?,
-        phases: times("phases")?,
+        phases: answered(migration, "phases")?,
+        prediction: answered(migration, "prediction")?,
+        devices: answered(migration, "devices")?,
+        timeline: answered(migration, "timeline")?,
         extra_rss_bytes,
         accel,
         vfs: options.vfs,
@@ -293,6 +296,10 @@ fn start(
     }
     if options.iommufd {
         arguments.push("--iommufd".to_owned());
+    }
+    if let Some(history) = &options.history {
+        let history = std::path::absolute(history)?.display().to_string();
+        arguments.extend(["--migration-history".to_owned(), history]);
     }
     arguments.extend_from_slice(more);
     Vmm::start(programs, role, files, &side.environment, &arguments)

@@ -80,6 +80,9 @@ pub enum Remote {
         /// To a VMM on this host: it gets the VFs' data fds through the unix socket and reads their state itself.
         #[arg(long)]
         local: bool,
+        /// Draws what happened when it has gone well.
+        #[arg(long, value_name = "FILE.svg")]
+        timeline: Option<PathBuf>,
     },
     /// Gives up a migration; its guest runs on at the source.
     CancelMigration,
@@ -126,6 +129,7 @@ impl From<Remote> for Request {
                 timeout,
                 dirty,
                 local,
+                ..
             } => Self::SendMigration {
                 url,
                 timeout: timeout.map(|time| time.as_secs_f64()),
@@ -194,6 +198,15 @@ pub struct Run {
     /// Memory that is dirty at most when the guest is stopped, unless it has been gone over often enough.
     #[arg(long, default_value = "4M", value_parser = parse_memory)]
     pub dirty_limit: u64,
+    /// Milliseconds of downtime that precopy aims at; memory is sent again until what is left and the VFs' state fit.
+    #[arg(long, value_name = "MS")]
+    pub downtime_ms: Option<u32>,
+    /// A goal that cannot be met ends the migration with the guest running.
+    #[arg(long, requires = "downtime_ms")]
+    pub downtime_strict: bool,
+    /// File for what migrations took, from which the next one's downtime is told; made when there is none.
+    #[arg(long, value_name = "FILE")]
+    pub migration_history: Option<PathBuf>,
     /// device, iommu, content, all, or auto for the first of them that there is: how memory that VFs write is found.
     #[arg(long, default_value = "auto")]
     pub dirty: Wish,
@@ -243,6 +256,8 @@ impl Run {
             lease: self.lease,
             answer: self.answer_timeout,
             few_bytes: self.dirty_limit,
+            downtime: self.downtime_ms.map(|ms| Duration::from_millis(ms.into())),
+            downtime_strict: self.downtime_strict,
             dirty: self.dirty,
             gpu_pause: self.gpu_pause,
             ..Limits::default()

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use ref_vmm::api::{Request, Response, client, server};
-use ref_vmm::cli::{Cli, Command, Run};
+use ref_vmm::cli::{Cli, Command, Remote, Run};
 use ref_vmm::events::Events;
+use ref_vmm::migration::forecast::Forecaster;
 use ref_vmm::snapshot;
 use ref_vmm::vm::Vm;
 use ref_vmm::vmm::Vmm;
@@ -24,7 +25,13 @@ fn main() -> ExitCode {
         Some(Command::Remote {
             api_socket,
             request,
-        }) => remote(&api_socket, &request.into()),
+        }) => {
+            let picture = match &request {
+                Remote::SendMigration { timeline, .. } => timeline.clone(),
+                _ => None,
+            };
+            remote(&api_socket, &request.into(), picture.as_deref())
+        }
         None => run(&cli.run),
     };
     result.unwrap_or_else(|error| {
@@ -33,11 +40,16 @@ fn main() -> ExitCode {
     })
 }
 
-fn remote(socket: &Path, request: &Request) -> Result<ExitCode> {
+fn remote(socket: &Path, request: &Request, picture: Option<&Path>) -> Result<ExitCode> {
     match client::ask(socket, request)? {
         Response::Done { ok: Value::Null } => Ok(ExitCode::SUCCESS),
         Response::Done { ok } => {
             println!("{ok:#}");
+            if let Some(path) = picture {
+                let timeline = serde_json::from_value(ok["timeline"].clone())?;
+                std::fs::write(path, timeline::svg(&timeline, "Migration of a VM"))
+                    .with_context(|| format!("{} cannot be written", path.display()))?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Response::Failed { error, state } => {
@@ -70,6 +82,7 @@ fn run(run: &Run) -> Result<ExitCode> {
         limits,
         options,
         events.clone(),
+        Forecaster::new(run.migration_history.clone()),
     ));
     let socket = run
         .api_socket

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use xe_vfio_device::device::Options;
+use xe_vfio_device::estimate::{Hosts, Route};
 use xe_vfio_device::transfer::{Endpoint, Listener};
 
 use self::held::{Awaited, Held, contained};
@@ -20,6 +21,7 @@ use crate::config::{DeviceConfig, HostConfig, seconds};
 use crate::events::Events;
 use crate::migration::Limits;
 use crate::migration::destination::Destination;
+use crate::migration::forecast::Forecaster;
 use crate::migration::source::{self, Outcome};
 use crate::migration::watch::Watch;
 use crate::reach::{self, Reach};
@@ -61,6 +63,7 @@ pub struct Vmm {
     limits: Limits,
     options: Options,
     events: Events,
+    forecaster: Forecaster,
     state: Mutex<State>,
     // Weak, since it keeps RAM: a VM that has moved away leaves none of it here.
     reach: Mutex<Weak<Reach>>,
@@ -84,6 +87,7 @@ impl Vmm {
         limits: Limits,
         options: Options,
         events: Events,
+        forecaster: Forecaster,
     ) -> Self {
         Self {
             host,
@@ -91,6 +95,7 @@ impl Vmm {
             limits,
             options,
             events,
+            forecaster,
             state: Mutex::new(State::Empty),
             reach: Mutex::default(),
             exit: Mutex::new(None),
@@ -305,7 +310,8 @@ impl Vmm {
         }
         self.events.report("migration", &json!({"url": url}));
         let watch = vm.watch();
-        match source::send(&mut vm, &endpoint, &limits, &watch, &self.events) {
+        let (events, forecaster) = (&self.events, &self.forecaster);
+        match source::send(&mut vm, &endpoint, &limits, &watch, events, forecaster) {
             Outcome::HandedOver { report } => {
                 vm.leave(|vm| {
                     // Closes its VFs from STOP.
@@ -408,7 +414,12 @@ impl Vmm {
         let place = Awaited(self);
         match self.destination().receive(listener, &watch) {
             Ok(vm) => {
+                // What it took to load says something of the way back.
+                let endpoint = listener.endpoint();
+                let (route, hosts) = (Route::from(&endpoint), Hosts::of(&endpoint));
+                let finished = vm.with_group(|group| group.finished(&group.work(route, hosts)));
                 self.adopt(vm);
+                self.forecaster.learn(finished);
                 Ok(())
             }
             Err(error) => {

@@ -7,6 +7,7 @@
 pub mod cloud_hypervisor;
 pub mod gate;
 pub mod guest_memory;
+pub mod prediction;
 
 use std::time::{Duration, Instant};
 

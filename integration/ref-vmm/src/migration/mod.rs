@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod destination;
+pub mod forecast;
 pub mod pages;
 pub mod prefix;
 pub mod protocol;
@@ -36,6 +37,10 @@ pub struct Limits {
     pub passes: u32,
     /// Dirty bytes at which the guest is stopped.
     pub few_bytes: u64,
+    /// The downtime that precopy aims at, in place of `few_bytes`.
+    pub downtime: Option<Duration>,
+    /// Whether the migration ends before the pause when that cannot be met.
+    pub downtime_strict: bool,
     /// How guest memory that VFs write is found.
     pub dirty: Wish,
     /// How long the GPUs may stand still while the guest runs.
@@ -53,6 +58,8 @@ impl Default for Limits {
             answer: Duration::from_secs(30),
             passes: 5,
             few_bytes: 4 << 20,
+            downtime: None,
+            downtime_strict: false,
             dirty: Wish::Auto,
             gpu_pause: Pause::default(),
             local: false,

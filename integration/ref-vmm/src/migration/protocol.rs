@@ -212,6 +212,29 @@ pub struct Ready {
 pub struct Loaded {
     /// From the arrival of the VM state to this message, in milliseconds.
     pub load_ms: f64,
+    /// What its VFs' states took.
+    #[serde(default)]
+    pub devices: Vec<LoadedDevice>,
+}
+
+/// What the load of a VF took, for estimates and pictures. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadedDevice {
+    /// Its name.
+    pub id: String,
+    /// How long ago it ended.
+    pub ended_ms: f64,
+    /// STOP -> RESUMING.
+    pub enter_ms: f64,
+    /// First byte to end record.
+    pub stream_ms: f64,
+    /// RESUMING -> STOP.
+    pub confirm_ms: f64,
+    /// Of `stream_ms`, in calls of the data fd.
+    pub device_ms: f64,
+    /// Bytes of state.
+    pub state_bytes: u64,
 }
 
 /// The guest runs at the destination.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
+use timeline::Timeline;
 
 use crate::events::Events;
 
@@ -75,6 +76,31 @@ pub struct Report {
     pub wire_bytes: u64,
     /// Each VF by its id.
     pub devices: BTreeMap<String, DeviceReport>,
+    /// The downtime as it was predicted, and as it was.
+    pub prediction: Option<PredictionReport>,
+    /// Who did what when.
+    pub timeline: Timeline,
+}
+
+/// The downtime as it was predicted, and as it was.
+#[derive(Debug, Clone, Serialize)]
+pub struct PredictionReport {
+    /// Predicted before the migration began.
+    pub start_ms: f64,
+    /// Predicted before the guest was stopped.
+    pub predicted_ms: f64,
+    /// Hardly less than that.
+    pub low_ms: f64,
+    /// Hardly more than that.
+    pub high_ms: f64,
+    /// What it was.
+    pub actual_ms: f64,
+    /// Predicted to actual.
+    pub ratio: f64,
+    /// How it was known.
+    pub basis: String,
+    /// What everything else would wait for.
+    pub bound: String,
 }
 
 /// What it took to find the memory that VFs have written.
@@ -138,6 +164,7 @@ pub struct Stopwatch {
     start: Instant,
     current: Option<(Phase, Instant)>,
     times: BTreeMap<&'static str, f64>,
+    spans: Vec<(Phase, f64, f64)>,
 }
 
 impl Stopwatch {
@@ -149,6 +176,7 @@ impl Stopwatch {
             start: Instant::now(),
             current: None,
             times: BTreeMap::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -164,6 +192,8 @@ impl Stopwatch {
         if let Some((phase, since)) = self.current.take() {
             let took = ms(since.elapsed());
             self.times.insert(phase.name(), took);
+            let at = since.saturating_duration_since(self.start);
+            self.spans.push((phase, ms(at), took));
             self.events
                 .report("phase", &json!({"phase": phase.name(), "ms": took}));
         }
@@ -173,6 +203,17 @@ impl Stopwatch {
     #[must_use]
     pub fn phase(&self) -> &'static str {
         self.current.map_or("none", |(phase, _)| phase.name())
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// Phases that have ended: when they began and how long they took, in milliseconds.
+    pub fn spans(&self) -> &[(Phase, f64, f64)] {
+        &self.spans
     }
 
     /// Times so far, and the time since the start.

@@ -11,6 +11,7 @@ use xe_vfio_device::transfer::{Cancel, Endpoint, Listener};
 use super::Limits;
 use super::channel::Channel;
 use super::destination::{self, Destination};
+use super::forecast::Forecaster;
 use super::protocol::{self, Config, Kind, Loaded, Ready, Reason};
 use super::source::{self, Error, Outcome};
 use super::watch::Watch;
@@ -65,7 +66,14 @@ fn send_to(endpoint: &Endpoint, limits: Limits) -> (Box<Vm>, Outcome) {
     let watch = Arc::new(Watch::default());
     let events = Events::new(None).unwrap();
     let mut vm = running_vm();
-    let outcome = source::send(&mut vm, endpoint, &limits, &watch, &events);
+    let outcome = source::send(
+        &mut vm,
+        endpoint,
+        &limits,
+        &watch,
+        &events,
+        &Forecaster::default(),
+    );
     (vm, outcome)
 }
 
@@ -293,7 +301,13 @@ fn until_go(listener: &Listener) -> Channel {
     channel.send(Kind::Ready, &ready).unwrap();
     while next(&mut channel).0 != Kind::State {}
     channel
-        .send(Kind::Loaded, &Loaded { load_ms: 0.0 })
+        .send(
+            Kind::Loaded,
+            &Loaded {
+                load_ms: 0.0,
+                devices: Vec::new(),
+            },
+        )
         .unwrap();
     assert_eq!(next(&mut channel).0, Kind::Go);
     channel
@@ -343,7 +357,13 @@ fn a_destination_that_gave_up_before_go_gives_the_guest_back() {
             channel.send(Kind::Ready, &ready).unwrap();
             while next(&mut channel).0 != Kind::State {}
             channel
-                .send(Kind::Loaded, &Loaded { load_ms: 0.0 })
+                .send(
+                    Kind::Loaded,
+                    &Loaded {
+                        load_ms: 0.0,
+                        devices: Vec::new(),
+                    },
+                )
                 .unwrap();
             // Closed at once: go meets a socket that takes nothing, or none at all.
             let reason = Reason {

@@ -100,6 +100,7 @@ mod tests {
     use crate::config::HostConfig;
     use crate::events::Events;
     use crate::migration::Limits;
+    use crate::migration::forecast::Forecaster;
     use crate::serial::Target;
 
     fn vmm_with_vm() -> Vmm {
@@ -112,7 +113,8 @@ mod tests {
         let options = Options::default();
         let vm = Vm::new(32 << 20, &[], host.accel, &host, options).unwrap();
         let events = Events::new(None).unwrap();
-        let vmm = Vmm::new(host, Vec::new(), Limits::default(), options, events);
+        let (limits, forecaster) = (Limits::default(), Forecaster::default());
+        let vmm = Vmm::new(host, Vec::new(), limits, options, events, forecaster);
         vmm.adopt(Box::new(vm));
         vmm
     }

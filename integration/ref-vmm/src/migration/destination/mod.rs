@@ -24,14 +24,14 @@ use self::streams::ACCEPT_SLICE;
 use super::Limits;
 use super::channel::{self, Channel};
 use super::prefix::Prefixed;
-use super::protocol::{self, Config, Kind, Loaded, Ready, Reason, Running};
+use super::protocol::{self, Config, Kind, Loaded, LoadedDevice, Ready, Reason, Running};
 use super::report::ms;
 use super::watch::Watch;
 use crate::accel::Choice;
 use crate::config::{DeviceConfig, HostConfig};
 use crate::events::Events;
 use crate::memory::GuestRam;
-use crate::vm::{self, Vm, VmState};
+use crate::vm::{self, Vf, Vm, VmState};
 
 /// How long the first connection is waited for before it is waited for again.
 const IDLE_SLICE: Duration = Duration::from_secs(3600);
@@ -258,6 +258,7 @@ impl Destination {
             Kind::Loaded,
             &Loaded {
                 load_ms: ms(loaded - begun),
+                devices: vm.devices().iter().filter_map(loaded_device).collect(),
             },
         )?;
         tracing::info!(ms = ms(loaded - begun), "loaded; the lease begins");
@@ -309,6 +310,20 @@ impl Destination {
             got => Err(out_of_order(got, "Go")),
         }
     }
+}
+
+/// What the load of a VF took, as the source gets it.
+fn loaded_device(device: &Vf) -> Option<LoadedDevice> {
+    let (moved, ended) = device.last_moved()?;
+    Some(LoadedDevice {
+        id: device.device_id().to_owned(),
+        ended_ms: ms(ended.elapsed()),
+        enter_ms: ms(moved.enter),
+        stream_ms: ms(moved.stream),
+        confirm_ms: ms(moved.confirm),
+        device_ms: ms(moved.in_device),
+        state_bytes: moved.state_bytes,
+    })
 }
 
 /// Takes memory in until the VM's state comes; answers its bytes.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use timeline::{Bar, Timeline};
 use vm_migration::Migratable;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use xe_vfio_device::device::DeviceError;
@@ -15,10 +16,14 @@ use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, SaveReport};
 
 use super::super::Limits;
 use super::super::channel::{self, Channel};
-use super::super::protocol::{self, Config, DeviceOffer, Kind, Loaded, Ready, Reason, Running};
+use super::super::forecast::Forecaster;
+use super::super::protocol::{
+    self, Config, DeviceOffer, Kind, Loaded, LoadedDevice, Ready, Reason, Running,
+};
 use super::super::ram::{self, Pass, Sent, Zeros};
 use super::super::report::{DeviceReport, Phase, Report, Stopwatch, cpu_time, ms};
 use super::super::watch::Watch;
+use super::predict::Predictions;
 use super::{Error, dirty};
 use crate::events::Events;
 use crate::vm::{self, Vm};
@@ -29,10 +34,17 @@ pub(super) const NEVER_PAUSED: &str = "The guest runs on at the source and was n
 /// An attempt under way.
 pub(super) struct Attempt<'a> {
     pub(super) vm: &'a mut Vm,
-    endpoint: &'a Endpoint,
+    pub(super) endpoint: &'a Endpoint,
     pub(super) limits: &'a Limits,
     watch: &'a Watch,
-    clock: Stopwatch,
+    pub(super) events: &'a Events,
+    pub(super) forecaster: &'a Forecaster,
+    pub(super) predictions: Predictions,
+    pub(super) clock: Stopwatch,
+    pub(super) timeline: Timeline,
+    pub(super) passes: Vec<Bar>,
+    pub(super) far_bars: Vec<Bar>,
+    pub(super) there: Vec<LoadedDevice>,
     pub(super) report: Report,
     touched: bool,
     pub(super) known: Option<Arc<Fingerprints>>,
@@ -58,7 +70,8 @@ impl<'a> Attempt<'a> {
         endpoint: &'a Endpoint,
         limits: &'a Limits,
         watch: &'a Watch,
-        events: &Events,
+        events: &'a Events,
+        forecaster: &'a Forecaster,
     ) -> Self {
         let clock = Stopwatch::new(events.clone());
         Self {
@@ -66,7 +79,14 @@ impl<'a> Attempt<'a> {
             endpoint,
             limits,
             watch,
+            events,
+            forecaster,
+            predictions: Predictions::default(),
             clock,
+            timeline: Timeline::default(),
+            passes: Vec::new(),
+            far_bars: Vec::new(),
+            there: Vec::new(),
             report: Report::default(),
             touched: false,
             known: None,
@@ -90,6 +110,7 @@ impl<'a> Attempt<'a> {
 
     /// Everything up to the point where the destination could run the guest.
     pub(super) fn until_loaded(&mut self, place: &mut Option<Channel>) -> Result<LoadedAt, Error> {
+        self.predict_start()?;
         self.enter(Phase::Connect)?;
         let cancel = Cancel::new();
         self.watch.add(cancel.clone());
@@ -113,6 +134,7 @@ impl<'a> Attempt<'a> {
             rest = self.settle(channel, rest, until)?;
         }
 
+        self.predict_pause(&rest)?;
         self.enter(Phase::Stop)?;
         let stopped = Instant::now();
         self.vm.pause_vcpu()?;
@@ -127,7 +149,9 @@ impl<'a> Attempt<'a> {
         self.enter(Phase::Load)?;
         let state = serde_json::to_vec(&self.vm.save()?)?;
         channel.send_raw(Kind::State, 0, &state)?;
-        let _: Loaded = expect(channel, Kind::Loaded, "the destination loads the VM")?;
+        let loaded: Loaded = expect(channel, Kind::Loaded, "the destination loads the VM")?;
+        self.note_far("load", loaded.load_ms);
+        self.note_loaded(loaded.devices);
         tracing::info!(lease_ms = ready.lease_ms, "the destination waits for go");
         Ok(LoadedAt { stopped })
     }
@@ -172,6 +196,7 @@ impl<'a> Attempt<'a> {
             self.watch.add_device(device.device_id(), device.progress());
         }
         self.report.prepare_ms = ready.prepare_ms;
+        self.note_far("prepare", ready.prepare_ms);
         tracing::info!(%attempt, prepare_ms = ready.prepare_ms, "the destination is ready");
         Ok(ready)
     }
@@ -192,6 +217,7 @@ impl<'a> Attempt<'a> {
         let ram = self.vm.ram().clone();
         let everything = ram::all(&ram);
         self.pass(channel, everything.regions(), Zeros::Skip, None)?;
+        self.predictions.in_use = self.report.memory_bytes;
         let mut changed = self.rehearse()?;
         let mut before = u64::MAX;
         loop {
@@ -200,8 +226,7 @@ impl<'a> Attempt<'a> {
             let bytes: u64 = dirty.iter().map(|r| r.length).sum();
             // What is written as fast as it is sent stays as much, however often it is sent.
             let in_vain = bytes > before - before / 8;
-            let few = bytes <= self.limits.few_bytes;
-            if few || in_vain || self.report.passes >= self.limits.passes {
+            if self.converged(bytes, in_vain)? {
                 return Ok(dirty);
             }
             before = bytes;
@@ -252,9 +277,11 @@ impl<'a> Attempt<'a> {
             Ok(sent) => sent,
             Err(error) => return Err(reason_of(channel, error.into())),
         };
-        self.sending += started.elapsed();
+        let took = started.elapsed();
+        self.sending += took;
         self.report.passes += 1;
         self.report.memory_bytes += sent.bytes;
+        self.note_pass(started, took, sent.bytes);
         tracing::info!(pass = self.report.passes, bytes = sent.bytes, "memory pass");
         Ok(sent.left)
     }
@@ -262,7 +289,9 @@ impl<'a> Attempt<'a> {
     /// The VFs' streams, each on its own connection and thread, beside the last pass over memory.
     fn stream(&mut self, channel: &mut Channel, rest: Vec<MemoryRange>) -> Result<(), Error> {
         // Everything stands still: this is all that was ever written and not sent.
+        let since = Instant::now();
         let written = self.last_dirty()?;
+        self.scanned(since);
         let last = ram::union(vec![table(rest), written], self.vm.ram().layout());
 
         let pass = Pass {
@@ -282,7 +311,7 @@ impl<'a> Attempt<'a> {
             }
             give_up();
         };
-        let (started, memory, reports) = std::thread::scope(|scope| {
+        let (started, memory, (begun, took), reports) = std::thread::scope(|scope| {
             let mut threads = Vec::new();
             let started = vm.devices().iter().try_for_each(|device| {
                 let send = || {
@@ -297,6 +326,7 @@ impl<'a> Attempt<'a> {
                 threads.push(Builder::new().name(name).spawn_scoped(scope, send)?);
                 Ok::<_, io::Error>(())
             });
+            let begun = Instant::now();
             let memory = match started {
                 Ok(()) => ram::send(channel, vm.ram(), &last, pass).inspect_err(|_| give_up()),
                 Err(_) => {
@@ -304,11 +334,12 @@ impl<'a> Attempt<'a> {
                     Ok(Sent::default())
                 }
             };
+            let pass = (begun, begun.elapsed());
             let reports: Vec<_> = threads
                 .into_iter()
                 .map(|thread| thread.join().expect("a stream's thread does not panic"))
                 .collect();
-            (started, memory, reports)
+            (started, memory, pass, reports)
         });
         started.map_err(|e| Error::Thread("a VF's stream", e))?;
         let first = first_failure
@@ -327,6 +358,7 @@ impl<'a> Attempt<'a> {
         self.report.passes += 1;
         self.report.memory_bytes += sent;
         self.report.last_pass_bytes = sent;
+        self.note_pass(begun, took, sent);
         for (device, report) in self.vm.devices().iter().zip(reports.into_iter().flatten()) {
             self.report
                 .devices
@@ -371,7 +403,10 @@ impl<'a> Attempt<'a> {
             });
         self.report.wire_bytes += channel.bytes();
         match answer {
-            Ok(_) => Go::Running,
+            Ok(running) => {
+                self.note_far("resume", running.resume_ms);
+                Go::Running
+            }
             // Said by a destination that has reset its VFs.
             Err(error @ Error::Peer(_)) => Go::NotTaken(error),
             Err(error) => Go::Unknown(error),
@@ -385,9 +420,14 @@ impl<'a> Attempt<'a> {
     }
 
     pub(super) fn finish(&mut self, stopped: Instant) -> Report {
-        self.report.downtime_ms = ms(stopped.elapsed());
+        let ended = Instant::now();
+        let downtime = ended.saturating_duration_since(stopped);
+        self.report.downtime_ms = ms(downtime);
         self.clock.leave();
         let (phases, total) = self.clock.times();
+        let streaming = phases.get(Phase::Stream.name()).copied().unwrap_or(0.0);
+        self.learn(downtime, Duration::from_secs_f64(streaming / 1e3));
+        self.report.timeline = self.timeline(stopped, ended);
         let mut report = std::mem::take(&mut self.report);
         report.phases = phases;
         report.total_ms = total;

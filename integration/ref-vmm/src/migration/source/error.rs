@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Why a VM did not move.
 
+use std::time::Duration;
+
 use vm_migration::MigratableError;
 use xe_vfio_device::device::DeviceError;
 use xe_vfio_device::dirty::DirtyError;
@@ -60,6 +62,20 @@ pub enum Error {
     /// Cancelled here.
     #[error("The migration was ended: {0}")]
     Cancelled(String),
+    /// The downtime that the user allows is not enough.
+    #[error(
+        "The downtime goal of {} ms cannot be met: {why}; {} ms are to be expected",
+        goal.as_millis(),
+        likely.as_millis()
+    )]
+    Goal {
+        /// What is allowed.
+        goal: Duration,
+        /// What it would be.
+        likely: Duration,
+        /// Why it is not less.
+        why: String,
+    },
     /// The system has no thread for a part of it.
     #[error("No thread could be started for {0}")]
     Thread(&'static str, #[source] std::io::Error),

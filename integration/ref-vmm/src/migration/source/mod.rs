@@ -9,6 +9,8 @@
 mod attempt;
 mod dirty;
 mod error;
+mod picture;
+mod predict;
 mod settle;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use xe_vfio_device::transfer::Endpoint;
 use self::attempt::{Attempt, Go};
 pub use self::error::Error;
 use super::Limits;
+use super::forecast::Forecaster;
 use super::report::Report;
 use super::timer::Timer;
 use super::watch::Watch;
@@ -30,7 +33,7 @@ pub enum Outcome {
     /// It runs at the destination; what is left of it here is to be dropped.
     HandedOver {
         /// What it took.
-        report: Report,
+        report: Box<Report>,
     },
     /// It is here.
     StillHere {
@@ -46,13 +49,14 @@ pub enum Outcome {
     },
 }
 
-/// Moves a running VM to whoever listens at `endpoint`.
+/// Moves a running VM to whoever listens at `endpoint`; `forecaster` tells its downtime before, and learns from it.
 pub fn send(
     vm: &mut Vm,
     endpoint: &Endpoint,
     limits: &Limits,
     watch: &Arc<Watch>,
     events: &Events,
+    forecaster: &Forecaster,
 ) -> Outcome {
     let of_timer = watch.clone();
     let total = limits.total;
@@ -67,7 +71,7 @@ pub fn send(
             return Outcome::StillHere { error, now };
         }
     };
-    let mut attempt = Attempt::new(vm, endpoint, limits, watch, events);
+    let mut attempt = Attempt::new(vm, endpoint, limits, watch, events, forecaster);
     let mut channel = None;
     match attempt.until_loaded(&mut channel) {
         Ok(loaded) => {
@@ -75,7 +79,7 @@ pub fn send(
             let channel = channel.expect("a loaded destination is connected");
             match attempt.go(channel) {
                 Go::Running => {
-                    let report = attempt.finish(loaded.stopped);
+                    let report = Box::new(attempt.finish(loaded.stopped));
                     for device in vm.devices_mut() {
                         // The crate refuses to run the VF here from now on.
                         let _ = device.complete_migration();
