@@ -5,6 +5,9 @@
 //! vectors that the machine has, which it finds out when it runs; docs/performance.md has figures of it and of others.
 //! docs/stream-format.md has the parameters and what they promise. It is against damage, not against an attacker.
 //!
+//! [`joined`] puts the CRCs of two pieces together, so that a payload can be summed while it comes and before the header that stands in front
+//! of it is known. `crc_fast::checksum_combine` answers the same in 400 µs for 1 MiB; this takes a few multiplications.
+//!
 //! The CRC of bytes with their own CRC behind them is the same for all bytes: whatever sums a checksum must not sum all that it
 //! is of just before it.
 
@@ -17,8 +20,48 @@ pub fn crc64(bytes: &[u8]) -> u64 {
     crc_fast::checksum(ALGORITHM, bytes)
 }
 
+/// The CRC of two pieces, the second of `second_length` bytes, from the CRC of each.
+///
+/// Appending so many bytes multiplies what was there by x to the power of their bits; initial value and final xor cancel out.
+pub fn joined(first: u64, second: u64, second_length: u64) -> u64 {
+    let mut shifted = first;
+    let mut left = second_length;
+    while left != 0 {
+        shifted = times(shifted, POWERS[left.trailing_zeros() as usize]);
+        left &= left - 1;
+    }
+    shifted ^ second
+}
+
+/// The polynomial without x^64, the coefficient of x^0 in the highest bit.
+const POLYNOMIAL: u64 = 0xad93_d235_94c9_3659_u64.reverse_bits();
+
+/// x to the power of 8 * 2^n.
+const POWERS: [u64; 64] = {
+    let mut powers = [1 << (63 - 8); 64];
+    let mut n = 1;
+    while n < powers.len() {
+        powers[n] = times(powers[n - 1], powers[n - 1]);
+        n += 1;
+    }
+    powers
+};
+
+/// The product of two polynomials, modulo the CRC's.
+const fn times(a: u64, b: u64) -> u64 {
+    let (mut product, mut b, mut bit) = (0, b, 1 << 63);
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        b = (b >> 1) ^ if b & 1 == 1 { POLYNOMIAL } else { 0 };
+        bit >>= 1;
+    }
+    product
+}
+
 /// The CRC of pieces.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Crc64(Digest);
 
 impl Crc64 {
@@ -85,6 +128,19 @@ mod tests {
                 assert_eq!(crc.finish(), expected, "{length} bytes, {cut} at a time");
             }
         }
+    }
+
+    #[test]
+    fn two_crcs_are_joined_as_if_their_pieces_were_one() {
+        let bytes: Vec<u8> = (0..9000u32).map(|at| ((at * at) >> 5) as u8).collect();
+        for cut in (0..300).chain([4095, 4096, 4097, 8192, 8999, 9000]) {
+            let (first, second) = bytes.split_at(cut);
+            let sum = joined(crc64(first), crc64(second), second.len() as u64);
+            assert_eq!(sum, crc64(&bytes), "cut at {cut}");
+        }
+        let (zeros, sum) = (vec![0; 3 << 20], crc64(&bytes));
+        let all = [&bytes[..], &zeros[..]].concat();
+        assert_eq!(joined(sum, crc64(&zeros), 3 << 20), crc64(&all));
     }
 
     #[test]

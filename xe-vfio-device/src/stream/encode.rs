@@ -14,8 +14,8 @@ use super::frame::{
 };
 use super::index::{Entry, Noted};
 use super::manifest::{Manifest, ManifestError};
-use super::outgoing::Frame;
-use super::zeros::Elision;
+use super::outgoing::{Begun, Frame};
+use super::zeros::{BLOCK, Elision};
 use crate::xe::ByKind;
 
 /// State of a stream's sending side.
@@ -126,6 +126,24 @@ impl Encoder {
         }
     }
 
+    /// Looks for zeros in a payload of which more is to come, and makes its checksum, as far as not done yet: for whoever wants
+    /// that done while the bytes are in a near cache. `payload` is all there is so far.
+    pub fn observe(&self, payload: &[u8], frame: &mut Frame) {
+        self.look(payload, payload.len() / BLOCK * BLOCK, frame);
+    }
+
+    fn look(&self, payload: &[u8], end: usize, frame: &mut Frame) {
+        let table = &mut frame.table;
+        let begun = frame.begun.get_or_insert_with(|| Begun {
+            search: self.elision.begin(table),
+            stays: Crc64::new(),
+            seen: 0,
+        });
+        let stays = |bytes: &[u8]| begun.stays.update(bytes);
+        begun.search.look(&payload[begun.seen..end], table, stays);
+        begun.seen = end;
+    }
+
     /// Makes `frame` the frame of `payload`: sparse when that makes it shorter.
     ///
     /// # Panics
@@ -136,18 +154,33 @@ impl Encoder {
             "Frame payload of {} bytes",
             payload.len()
         );
-        frame.kind = if self.elision.find(payload, &mut frame.table) {
+        self.look(payload, payload.len(), frame);
+        let Some(Begun {
+            search, mut stays, ..
+        }) = frame.begun.take()
+        else {
+            unreachable!("it was looked at")
+        };
+        let sparse = self.elision.end(&search, &mut frame.table);
+        frame.kind = if sparse {
             FrameType::Sparse
         } else {
             FrameType::Data
         };
         frame.encode_table(payload.len());
+        let sum = if sparse || frame.table.zeros() == 0 {
+            stays.update(&frame.encoded);
+            stays.finish()
+        } else {
+            // Too few zeros to leave out.
+            crc64(payload)
+        };
         let header = FrameHeader {
             frame_type: frame.kind,
             length: frame.length(payload) as u32,
             sequence: self.sequence,
         };
-        frame.header = header.encode_pieces(frame.payload(payload));
+        frame.header = header.encode_summed(sum);
         let entry = self.entry();
         if let Some(index) = &mut self.index {
             index.add(entry);

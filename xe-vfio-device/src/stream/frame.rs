@@ -7,7 +7,7 @@
 use thiserror::Error;
 
 use super::attempt::AttemptId;
-use super::crc::{Crc64, crc64};
+use super::crc::{Crc64, crc64, joined};
 use super::flags::Flags;
 use crate::xe::{ByKind, PacketType, Tally};
 
@@ -219,19 +219,16 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// The header's bytes, with the checksum over them and `payload`.
     pub fn encode(&self, payload: &[u8]) -> [u8; FRAME_HEADER_SIZE] {
-        self.encode_pieces([payload].into_iter())
+        self.encode_summed(crc64(payload))
     }
 
-    /// As [`FrameHeader::encode`] for a payload that stands in several places.
-    pub(super) fn encode_pieces<'a>(
-        &self,
-        payload: impl Iterator<Item = &'a [u8]>,
-    ) -> [u8; FRAME_HEADER_SIZE] {
+    /// As [`FrameHeader::encode`] for a payload whose checksum is known.
+    pub(super) fn encode_summed(&self, payload: u64) -> [u8; FRAME_HEADER_SIZE] {
         let mut bytes = [0; FRAME_HEADER_SIZE];
         bytes[0..2].copy_from_slice(&(self.frame_type as u16).to_le_bytes());
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
-        let checksum = checksum_of(&bytes, payload);
+        let checksum = joined(crc64(&bytes[..16]), payload, self.length.into());
         bytes[16..24].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -269,17 +266,7 @@ pub fn stored_checksum(header: &[u8; FRAME_HEADER_SIZE]) -> u64 {
 
 /// CRC of the header's first 16 bytes and the payload.
 pub fn checksum(header: &[u8; FRAME_HEADER_SIZE], payload: &[u8]) -> u64 {
-    checksum_of(header, [payload].into_iter())
-}
-
-fn checksum_of<'a>(
-    header: &[u8; FRAME_HEADER_SIZE],
-    payload: impl Iterator<Item = &'a [u8]>,
-) -> u64 {
-    let mut crc = Crc64::new();
-    crc.update(&header[..16]);
-    payload.for_each(|piece| crc.update(piece));
-    crc.finish()
+    joined(crc64(&header[..16]), crc64(payload), payload.len() as u64)
 }
 
 /// The digest of a stream that begins with this preamble, to be updated with the header of each frame.

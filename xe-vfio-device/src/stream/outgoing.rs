@@ -3,9 +3,11 @@
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 
+use super::crc::Crc64;
 use super::error::StreamError;
 use super::frame::{FRAME_HEADER_SIZE, FrameType};
 use super::sparse::Table;
+use super::zeros::Search;
 
 /// What to send around a payload, and which parts of the payload. Keeps its memory from one payload to the next.
 #[derive(Debug, Clone)]
@@ -13,7 +15,19 @@ pub struct Frame {
     pub(super) kind: FrameType,
     pub(super) header: [u8; FRAME_HEADER_SIZE],
     pub(super) table: Table,
-    encoded: Vec<u8>,
+    pub(super) encoded: Vec<u8>,
+    /// What is known of a payload that has not come whole.
+    pub(super) begun: Option<Begun>,
+}
+
+/// A frame whose payload comes piece by piece.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    pub(super) search: Search,
+    /// Of what is no run of zeros.
+    pub(super) stays: Crc64,
+    /// Bytes that were looked at.
+    pub(super) seen: usize,
 }
 
 impl Frame {
@@ -24,6 +38,7 @@ impl Frame {
             header: [0; FRAME_HEADER_SIZE],
             table: Table::new(),
             encoded: Vec::new(),
+            begun: None,
         }
     }
 

@@ -15,7 +15,7 @@ pub const TAIL_SIZE: usize = 8;
 pub const RUNS_MAX: usize = 256;
 
 /// Zeros that were left out, and the bytes after them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Run {
     /// Bytes of zeros; 0 in the first run only.
     pub zeros: u32,

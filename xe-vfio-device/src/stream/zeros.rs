@@ -34,11 +34,19 @@ pub struct Elision {
 }
 
 impl Elision {
-    /// Looks for runs of zeros in `payload`, if it is worth it; `true` when leaving them out makes the frame shorter.
-    pub fn find(&mut self, payload: &[u8], table: &mut Table) -> bool {
+    /// Begins to look at a payload, whose runs will stand in `table`.
+    pub fn begin(&self, table: &mut Table) -> Search {
         table.clear();
-        let asked = self.without < PATIENCE || self.without.is_multiple_of(PROBE);
-        let found = asked && find(payload, table);
+        Search {
+            looking: self.without < PATIENCE || self.without.is_multiple_of(PROBE),
+            run: Run { zeros: 0, bytes: 0 },
+        }
+    }
+
+    /// Ends it; `true` when leaving the runs out makes the frame shorter.
+    pub fn end(&mut self, search: &Search, table: &mut Table) -> bool {
+        table.push(search.run);
+        let found = table.zeros() > table.runs().len() * RUN_SIZE + TAIL_SIZE;
         self.without = if found {
             0
         } else {
@@ -48,31 +56,54 @@ impl Elision {
     }
 }
 
-/// Notes the runs of `payload`; `false` when there are none.
-fn find(payload: &[u8], table: &mut Table) -> bool {
-    let mut run = Run { zeros: 0, bytes: 0 };
-    let mut runs = 0;
-    for block in payload.chunks(BLOCK) {
-        let length = block.len() as u32;
+/// Looks for runs of zeros in a payload that comes piece by piece.
+#[derive(Debug, Clone)]
+pub struct Search {
+    looking: bool,
+    run: Run,
+}
+
+impl Search {
+    /// Looks at the next piece: whole blocks, unless it is the last one. What is no run goes to `stays`, in as few parts as
+    /// there can be.
+    pub fn look(&mut self, piece: &[u8], table: &mut Table, mut stays: impl FnMut(&[u8])) {
+        let (mut from, mut at) = (0, 0);
         // The last run takes what there is no room for.
-        if runs + 1 < RUNS_MAX && is_zero(block) {
-            if run.bytes > 0 {
-                table.push(run);
-                runs += 1;
-                run = Run { zeros: 0, bytes: 0 };
+        while self.looking && table.runs().len() + 1 < RUNS_MAX && at < piece.len() {
+            let block = &piece[at..piece.len().min(at + BLOCK)];
+            if is_zero(block) {
+                if from < at {
+                    stays(&piece[from..at]);
+                }
+                from = at + block.len();
+                if self.run.bytes > 0 {
+                    table.push(std::mem::take(&mut self.run));
+                }
+                self.run.zeros += block.len() as u32;
+            } else {
+                self.run.bytes += block.len() as u32;
             }
-            run.zeros += length;
-        } else {
-            run.bytes += length;
+            at += block.len();
+        }
+        self.run.bytes += (piece.len() - at) as u32;
+        if from < piece.len() {
+            stays(&piece[from..]);
         }
     }
-    table.push(run);
-    table.zeros() > table.runs().len() * RUN_SIZE + TAIL_SIZE
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Elision {
+        /// Looks at all of a payload at once.
+        fn find(&mut self, payload: &[u8], table: &mut Table) -> bool {
+            let mut search = self.begin(table);
+            search.look(payload, table, |_| {});
+            self.end(&search, table)
+        }
+    }
 
     #[test]
     fn one_bit_anywhere_is_not_zero() {
@@ -102,6 +133,27 @@ mod tests {
             table.runs(),
             [run(2 * BLOCK, BLOCK), run(2 * BLOCK, BLOCK), run(100, 0)]
         );
+    }
+
+    #[test]
+    fn pieces_of_a_payload_have_the_runs_of_the_whole_and_what_stays_is_handed_on() {
+        let mut payload = vec![0; 9 * BLOCK + 100];
+        for block in [0, 3, 4, 8] {
+            payload[block * BLOCK + 7] = block as u8 + 1;
+        }
+        let (mut whole, mut table) = (Table::new(), Table::new());
+        assert!(Elision::default().find(&payload, &mut whole));
+        for blocks in 1..=10 {
+            let mut elision = Elision::default();
+            let (mut search, mut stayed) = (elision.begin(&mut table), Vec::new());
+            for piece in payload.chunks(blocks * BLOCK) {
+                search.look(piece, &mut table, |bytes| stayed.extend_from_slice(bytes));
+            }
+            assert!(elision.end(&search, &mut table));
+            assert_eq!(table, whole, "{blocks} blocks at a time");
+            let stays = [0, 3, 4, 8].map(|block| &payload[block * BLOCK..][..BLOCK]);
+            assert_eq!(stayed, stays.concat(), "{blocks} blocks at a time");
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ use crate::transfer::sink::Sink;
 use crate::transfer::stages::{Stages, timed};
 use crate::xe::{Account, Expectation, Parser};
 
+/// Bytes of a read. A frame is read in several of them, so that what was read is parsed and summed while the second cache has it: a
+/// walk over a whole frame waits for the third.
+const PIECE: usize = 256 << 10;
+
 /// Why reading stopped early.
 enum Stop {
     /// By its own fault; the receiver is to be told.
@@ -72,24 +76,35 @@ impl<S: Sink> Job<'_, S> {
             }
             let mut parcel = timed(&mut stages.device_idle, || conveyor.take())?;
             let most = most(&parser);
-            let read = timed(&mut stages.device, || {
-                let room = &mut parcel.buffer.bytes()[..most];
-                self.watch.during(|| saving.read(room))
-            });
-            let count = read.map_err(|error| {
-                Stop::Failed(self.unreadable(error, parser.account().stream_bytes()))
-            })?;
+            let mut count = 0;
+            while count < most {
+                let room = (count + PIECE).min(most);
+                let read = timed(&mut stages.device, || {
+                    let room = &mut parcel.buffer.bytes()[count..room];
+                    self.watch.during(|| saving.read(room))
+                });
+                let read = read.map_err(|error| {
+                    Stop::Failed(self.unreadable(error, parser.account().stream_bytes()))
+                })?;
+                if read == 0 {
+                    break;
+                }
+                self.context.progress.add(read);
+                timed(&mut stages.frames, || {
+                    let bytes = &parcel.buffer.as_slice()[..count + read];
+                    parser.observe(&bytes[count..])?;
+                    encoder.observe(bytes, &mut parcel.frame);
+                    Ok(())
+                })
+                .map_err(|error| Stop::Failed(SaveError::Malformed(error)))?;
+                count += read;
+            }
             if count == 0 {
                 break;
             }
-            self.context.progress.add(count);
             timed(&mut stages.frames, || {
-                let bytes = &parcel.buffer.as_slice()[..count];
-                parser.observe(bytes)?;
-                encoder.frame(bytes, &mut parcel.frame);
-                Ok(())
-            })
-            .map_err(|error| Stop::Failed(SaveError::Malformed(error)))?;
+                encoder.frame(&parcel.buffer.as_slice()[..count], &mut parcel.frame);
+            });
             parcel.length = count;
             conveyor.put(parcel)?;
         }
