@@ -43,6 +43,11 @@ impl Threads {
         self.staged_from(2)
     }
 
+    /// Whether the data fd that was handed over is read by its own thread. The source only waits meanwhile, so two cores are enough.
+    pub(super) fn staged_hand_over(self) -> bool {
+        self.staged_from(2)
+    }
+
     fn staged_from(self, cores: usize) -> bool {
         match self {
             Self::One => false,

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 use host_sim::host::HostConfig;
 use host_sim::vf::{Effect, Op};
 use xe_vfio_device::device::DeviceError;
-use xe_vfio_device::state::Outcome;
+use xe_vfio_device::state::{AnyVf, Outcome, Settled, Stopped, Vf};
 use xe_vfio_device::stream::{
     Answer, AttemptId, Encoder, Flags, Limits, Opening, Receipt, StreamError, Taken,
 };
-use xe_vfio_device::transfer::{Deadlines, Endpoint, Incoming, LoadError, SaveError};
+use xe_vfio_device::transfer::{
+    Context, Deadlines, Endpoint, Incoming, LoadError, Progress, SaveError, Threads, hand_over,
+    load,
+};
 use xe_vfio_device::uapi::{Errno, receive_with_fd, send_with_fd};
-use xe_vfio_device::xe::ByKind;
+use xe_vfio_device::xe::{ByKind, Expectation};
 
 use crate::common::*;
 use crate::pair::*;
@@ -53,6 +56,54 @@ fn a_state_arrives_by_its_data_fd() {
     assert!(destination.passthrough().holds(1));
     // It has not come to running there, say: the source still has it all.
     assert_kept(&host, &source, 1);
+}
+
+/// The stopped session of a device that is not used otherwise from here on.
+#[track_caller]
+fn session(device: &Device) -> Vf<Kernel, Stopped> {
+    match AnyVf::open(device.passthrough().kernel()) {
+        AnyVf::Stopped(vf) => vf,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn one_thread_reads_and_writes_as_two_do() {
+    for (threads, seed) in [(Threads::One, 24), (Threads::Two, 25)] {
+        // The second fails in the middle.
+        for fails in [false, true] {
+            let host = TestHost::new();
+            let (source, destination) = pair(&host, seed);
+            if fails {
+                host.fail(2, Op::Write, 7, libc::EIO);
+            }
+            let manifest = source.manifest().unwrap();
+            let context = Context {
+                deadlines: options().deadlines,
+                interrupt: options().interrupt,
+                threads,
+                ..Context::default()
+            };
+            let expectation = Expectation::of(&manifest).sent_by(&manifest);
+            let (here, there) = UnixStream::pair().unwrap();
+            let (saved, loaded) = thread::scope(|scope| {
+                let loaded = scope.spawn(|| {
+                    let incoming = Incoming::accept(there, &context.deadlines).unwrap();
+                    let context = Context {
+                        progress: Progress::default(),
+                        ..context.clone()
+                    };
+                    load(session(&destination), incoming, expectation, &context)
+                });
+                let saved = hand_over(session(&source), here, &manifest, &context);
+                (saved, loaded.join().unwrap())
+            });
+            assert!(matches!(saved.vf, Ok(Settled::Stopped(_))), "{saved:?}");
+            assert_eq!(saved.result.is_ok(), !fails, "{saved:?}");
+            assert_eq!(loaded.result.is_ok(), !fails, "{loaded:?}");
+            assert_eq!(destination.passthrough().holds(seed), !fails);
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@
 
 mod giving;
 mod listening;
+mod reading;
 mod taking;
 
 pub use giving::hand_over;

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The destination: takes the source's data fd, reads it, and writes what its parser lets through to its own.
-//!
-//! One thread and one buffer: what a read has brought is still in the core's cache when it is written, and nothing waits for anybody. The thread has its
-//! signals blocked and is watched, as any reader of a data fd is. Between two buffers it looks whether the source wants it to stop.
+//! The destination: takes the source's data fd, and writes what it gives, and its parser lets through, to its own.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::state::{DataStream, Loading, MigrationDevice, Vf};
+use super::reading::{Piece, Reading, buffers};
+use crate::state::{Loading, MigrationDevice, Vf};
 use crate::stream::{Checker, Inlet, Raw, StreamError, Taken, Totals};
-use crate::transfer::buffer::{BUFFER_SIZE, Buffer, PAGE};
 use crate::transfer::error::LoadError;
 use crate::transfer::incoming::Source;
 use crate::transfer::load::Job;
 use crate::transfer::shared::Shared;
 use crate::transfer::stages::{Stages, timed};
-use crate::uapi::{DataFd, UapiError};
+use crate::transfer::watchdog::WatchError;
+use crate::uapi::DataFd;
 use crate::xe::{Account, Expectation, Parser, PushError};
 
 /// How often the source hears how far this is.
@@ -27,11 +26,11 @@ pub(in crate::transfer) struct Taking<'a, S: Source> {
     job: &'a Job<'a, S>,
     inlet: Inlet<Shared<S>>,
     checker: Checker,
-    buffer: Buffer,
+    buffers: Vec<Piece>,
 }
 
 impl<'a, S: Source> Taking<'a, S> {
-    /// For a stream whose opening was read; its buffer is touched before the VF enters RESUMING.
+    /// For a stream whose opening was read; its buffers are touched before the VF enters RESUMING.
     pub(in crate::transfer) fn new(
         job: &'a Job<'a, S>,
         inlet: Inlet<Shared<S>>,
@@ -41,7 +40,7 @@ impl<'a, S: Source> Taking<'a, S> {
             job,
             inlet,
             checker,
-            buffer: Buffer::touched(),
+            buffers: buffers(job.context),
         }
     }
 
@@ -54,12 +53,20 @@ impl<'a, S: Source> Taking<'a, S> {
         let mut stages = Stages::default();
         let fd = timed(&mut stages.device_idle, || self.receive())?;
         let unusable = |source| LoadError::Read { read: 0, source };
-        let mut from = DataFd::new(fd).map_err(unusable)?;
+        let from = DataFd::new(fd).map_err(unusable)?;
         let mut parser = Parser::new(expectation);
-        self.copy(&mut from, loading, &mut parser, &mut stages)?;
+        let (buffers, context) = (std::mem::take(&mut self.buffers), self.job.context);
+        thread::scope(|scope| {
+            let reading = Reading::start(scope, from, buffers, context);
+            let mut reading = reading.map_err(WatchError::Thread)?;
+            let copied = self.copy(&mut reading, loading, &mut parser, &mut stages);
+            let took = reading.finish();
+            copied?;
+            stages.stream = took?;
+            Ok::<_, LoadError>(())
+        })?;
+        // The fd is closed, and the source hears it only now: it leaves STOP_COPY then.
         let account = parser.finish().map_err(LoadError::Malformed)?;
-        // Before the source hears that all was read: it leaves STOP_COPY then.
-        drop(from);
         self.tell(true, &account)?;
         let totals = Totals {
             payload_bytes: account.stream_bytes(),
@@ -87,13 +94,13 @@ impl<'a, S: Source> Taking<'a, S> {
 
     fn copy<D: MigrationDevice>(
         &mut self,
-        from: &mut DataFd,
+        reading: &mut Reading<'_>,
         loading: &mut Vf<D, Loading<D::Stream>>,
         parser: &mut Parser,
         stages: &mut Stages,
     ) -> Result<(), LoadError> {
         let job = self.job;
-        let (mut read, mut written) = (0, 0);
+        let mut written = 0;
         let mut told = Instant::now();
         let mut writing = Duration::ZERO;
         loop {
@@ -101,19 +108,13 @@ impl<'a, S: Source> Taking<'a, S> {
                 return Err(LoadError::Cancelled);
             }
             self.still_wanted()?;
-            // A page of VRAM is copied as one then, on both sides.
-            let into_page = (parser.vram_offset().unwrap_or(0) % PAGE as u64) as usize;
-            let room = &mut self.buffer.bytes()[..BUFFER_SIZE - into_page];
-            let count = timed(&mut stages.device, || job.watch.during(|| from.read(room)));
-            let count = count.map_err(|error| self.unreadable(error, read))?;
-            if count == 0 {
+            let piece = timed(&mut stages.device_idle, || reading.take(job.watch))?;
+            let Some(piece) = piece else {
                 break;
-            }
-            read += count as u64;
-            job.context.progress.add(count);
-            let bytes = &self.buffer.as_slice()[..count];
+            };
+            job.context.progress.add(piece.bytes().len());
             let pushed = timed(&mut stages.frames, || {
-                parser.push(bytes, |bytes| {
+                parser.push(piece.bytes(), |bytes| {
                     timed(&mut writing, || {
                         job.watch.during(|| loading.write_all(bytes))
                     })?;
@@ -125,13 +126,14 @@ impl<'a, S: Source> Taking<'a, S> {
                 PushError::Refused(refused) => LoadError::Malformed(refused),
                 PushError::Sink(source) => job.unwritable(source, written),
             })?;
+            reading.give_back(piece);
             if told.elapsed() >= TELL {
                 told = Instant::now();
                 self.tell(false, parser.account())?;
             }
         }
         stages.frames = stages.frames.saturating_sub(writing);
-        stages.device += writing;
+        stages.device = writing;
         Ok(())
     }
 
@@ -163,18 +165,6 @@ impl<'a, S: Source> Taking<'a, S> {
                 source,
             })
         })
-    }
-
-    fn unreadable(&self, source: UapiError, read: u64) -> LoadError {
-        if self.job.watch.has_interrupted() {
-            LoadError::SourceStalled {
-                read,
-                waited: self.job.context.deadlines.device,
-                source,
-            }
-        } else {
-            LoadError::Read { read, source }
-        }
     }
 }
 
