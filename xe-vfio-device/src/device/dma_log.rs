@@ -59,7 +59,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         self.dirty().stop();
     }
 
-    fn not_known(&self, source: DirtyError) -> DeviceError {
+    pub(super) fn not_known(&self, source: DirtyError) -> DeviceError {
         DeviceError::Dirty {
             id: self.id.clone(),
             source: Box::new(source),

@@ -30,6 +30,7 @@ mod snapshot;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -38,6 +39,7 @@ pub use error::DeviceError;
 pub use group::{DeviceGroup, GroupError, GroupMember, GroupReport};
 pub use passthrough::Passthrough;
 pub use snapshot::{SnapshotError, VfSnapshot};
+pub use tracking::{Tracking, When};
 
 use self::slot::Slot;
 use crate::dirty::{All, Strategy};

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What this crate needs of a VMM's passthrough device.
 
-use crate::dirty::GuestRange;
+use std::sync::Arc;
+
+use crate::dirty::{GuestRange, PageTable};
 use crate::state::MigrationDevice;
 use crate::xe::{Identity, ProbeError};
 
@@ -44,4 +46,12 @@ pub trait Passthrough: Send + Sync {
     /// # Errors
     /// The VMM's own.
     fn dma_ranges(&self) -> anyhow::Result<Vec<GuestRange>>;
+
+    /// The page table with dirty bits that the VF's DMA goes through.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    fn dirty_bits(&self) -> Result<Arc<PageTable>, String> {
+        Err("the VMM does not use the IOMMU's dirty bits".to_owned())
+    }
 }

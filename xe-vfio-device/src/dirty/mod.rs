@@ -5,7 +5,7 @@
 //! device, iommu, content, all. A VMM asks [`XeVfioDevice::dma_written`](crate::device::XeVfioDevice::dma_written) and, once it
 //! has given the device its strategy, never sees which one answers; but for one duty. Whoever has a [`Fingerprints`] tells it the bytes
 //! of every page that is sent ([`Fingerprints::sent`]), before or after they leave, but those very bytes and not the memory
-//! that they came from. docs/dirty-tracking.md has the argument.
+//! that they came from; [`Fingerprints::send`] copies, tells and hands the copy on. docs/dirty-tracking.md has the argument.
 //!
 //! Strategies are logic only: [`DmaLog`] and [`PageTableLog`] are the kernel's calls behind them ([`crate::uapi`] has both),
 //! [`GuestPages`] is the VMM's memory.
@@ -16,6 +16,7 @@ mod choice;
 mod content;
 mod device;
 mod iommu;
+mod page_tables;
 mod ranges;
 
 pub use all::All;
@@ -23,6 +24,8 @@ pub use choice::{Choice, Kind, Offer, UnknownKind, Wish, choose};
 pub use content::{Content, Fingerprints, GuestPages, Key, Pause, Prediction, Scanned};
 pub use device::{Device, DmaLog};
 pub use iommu::{Iommu, PageTable, PageTableLog};
+pub use page_tables::PageTables;
+pub use ranges::union;
 use thiserror::Error;
 
 use crate::uapi::UapiError;
@@ -100,6 +103,18 @@ pub enum DirtyError {
         #[source]
         source: anyhow::Error,
     },
+    /// A copy of memory that did not leave.
+    #[error("Guest memory at {gpa:#x} could not be sent")]
+    Send {
+        /// First byte.
+        gpa: u64,
+        /// The connection's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The strategy that was named.
+    #[error("{0}")]
+    Unavailable(String),
     /// No random numbers for a key.
     #[error("No key for fingerprints could be had from /dev/urandom")]
     Key(#[source] std::io::Error),

@@ -20,6 +20,26 @@ pub(super) fn normal(ranges: &[GuestRange]) -> Result<Vec<GuestRange>, DirtyErro
     Ok(joined(sorted, 0))
 }
 
+/// The same memory in order and without overlaps, grown to whole pages: what is sent by several threads, so that no page is on
+/// its way twice and the destination has the copy whose fingerprint was taken last.
+pub fn union(ranges: impl IntoIterator<Item = GuestRange>) -> Vec<GuestRange> {
+    let whole = |GuestRange { gpa, length }| {
+        let start = gpa / PAGE_SIZE * PAGE_SIZE;
+        let end = gpa.saturating_add(length);
+        let end = end.checked_next_multiple_of(PAGE_SIZE).unwrap_or(end);
+        GuestRange {
+            gpa: start,
+            length: end - start,
+        }
+    };
+    let mut sorted: Vec<_> = (ranges.into_iter())
+        .filter(|range| range.length > 0)
+        .map(whole)
+        .collect();
+    sorted.sort_unstable();
+    joined(sorted, 0)
+}
+
 /// Sorted ranges with holes of at most `hole` bytes filled.
 pub(super) fn joined(sorted: Vec<GuestRange>, hole: u64) -> Vec<GuestRange> {
     let mut joined: Vec<GuestRange> = Vec::new();
@@ -127,6 +147,16 @@ mod tests {
             length: 2 * PAGE_SIZE,
         };
         assert!(normal(&[beyond]).is_err());
+    }
+
+    #[test]
+    fn a_union_has_each_page_once() {
+        let byte = GuestRange {
+            gpa: 9 * PAGE_SIZE - 1,
+            length: 2,
+        };
+        let ranges = [range(4, 4), byte, range(0, 0), range(5, 1), range(12, 1)];
+        assert_eq!(union(ranges), [range(4, 6), range(12, 1)]);
     }
 
     #[test]

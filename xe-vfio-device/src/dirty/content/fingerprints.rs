@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use super::GuestPages;
 use super::key::{Key, PAGE};
@@ -65,6 +66,13 @@ pub struct Scanned {
     pub cpu: Duration,
 }
 
+impl fmt::Debug for Fingerprints {
+    // Neither the key nor gigabytes of fingerprints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fingerprints").finish_non_exhaustive()
+    }
+}
+
 impl Fingerprints {
     /// Fingerprints of `pages` with a new key; a comparison runs on as many threads as are given.
     ///
@@ -123,6 +131,34 @@ impl Fingerprints {
                 log.table.forget(first + (pages.len() * PAGE) as u64);
             }
         }
+    }
+
+    /// Sends whole pages: copies them once, in pieces of at most `buffer`, notes the fingerprints of each copy and hands the very same
+    /// bytes to `write`. The range has to be one that nobody else sends at the same time ([`union`](crate::dirty::union)).
+    ///
+    /// # Errors
+    /// [`DirtyError::Read`], [`DirtyError::Send`]. What the destination has of the rest of the range is not known then: end the
+    /// migration.
+    pub fn send(
+        &self,
+        range: GuestRange,
+        buffer: &mut [u8],
+        mut write: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), DirtyError> {
+        let (mut gpa, end) = (range.gpa, range.gpa.saturating_add(range.length));
+        let most = (buffer.len() / PAGE * PAGE) as u64;
+        assert!(most > 0, "a buffer holds at least one page");
+        while gpa < end {
+            let length = usize::try_from((end - gpa).min(most)).unwrap_or(PAGE);
+            let copy = &mut buffer[..length];
+            self.pages
+                .read(gpa, copy)
+                .map_err(|source| DirtyError::Read { gpa, source })?;
+            self.sent(gpa, copy);
+            write(copy).map_err(|source| DirtyError::Send { gpa, source })?;
+            gpa += length as u64;
+        }
+        Ok(())
     }
 
     /// Notes that the destination has zeros in a range of whole pages.

@@ -18,6 +18,8 @@ mod key;
 mod model_tests;
 mod pause;
 mod scan;
+#[cfg(test)]
+mod send_tests;
 mod table;
 
 pub use fingerprints::{Content, Fingerprints, Scanned};
