@@ -5,6 +5,7 @@
 //! `unpatched` is the baseline and takes `CLOUD_HYPERVISOR_UNPATCHED=DIR`. The guest runs real KVM, seccomp filters are on.
 
 mod capabilities;
+mod dirty;
 mod downtime;
 mod failures;
 mod figures;
