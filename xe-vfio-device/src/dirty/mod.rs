@@ -25,7 +25,7 @@ pub use content::{Content, Fingerprints, GuestPages, Key, Pause, Prediction, Sca
 pub use device::{Device, DmaLog};
 pub use iommu::{Iommu, PageTable, PageTableLog};
 pub use page_tables::PageTables;
-pub use ranges::union;
+pub use ranges::disjoint;
 use thiserror::Error;
 
 use crate::uapi::UapiError;

@@ -22,7 +22,7 @@ pub(super) fn normal(ranges: &[GuestRange]) -> Result<Vec<GuestRange>, DirtyErro
 
 /// The same memory in order and without overlaps, grown to whole pages: what is sent by several threads, so that no page is on
 /// its way twice and the destination has the copy whose fingerprint was taken last.
-pub fn union(ranges: impl IntoIterator<Item = GuestRange>) -> Vec<GuestRange> {
+pub fn disjoint(ranges: impl IntoIterator<Item = GuestRange>) -> Vec<GuestRange> {
     let whole = |GuestRange { gpa, length }| {
         let start = gpa / PAGE_SIZE * PAGE_SIZE;
         let end = gpa.saturating_add(length);
@@ -150,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn a_union_has_each_page_once() {
+    fn disjoint_ranges_have_each_page_once() {
         let byte = GuestRange {
             gpa: 9 * PAGE_SIZE - 1,
             length: 2,
         };
         let ranges = [range(4, 4), byte, range(0, 0), range(5, 1), range(12, 1)];
-        assert_eq!(union(ranges), [range(4, 6), range(12, 1)]);
+        assert_eq!(disjoint(ranges), [range(4, 6), range(12, 1)]);
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Fingerprints {
     }
 
     /// Sends whole pages: copies them once, in pieces of at most `buffer`, notes the fingerprints of each copy and hands the very same
-    /// bytes to `write`. The range has to be one that nobody else sends at the same time ([`union`](crate::dirty::union)).
+    /// bytes to `write`. The range has to be one that nobody else sends at the same time ([`disjoint`](crate::dirty::disjoint)).
     ///
     /// # Errors
     /// [`DirtyError::Read`], [`DirtyError::Send`]. What the destination has of the rest of the range is not known then: end the

@@ -28,7 +28,7 @@ pub use pause::{Pause, Prediction};
 
 /// Guest memory as it is now, while others write it.
 pub trait GuestPages: Send + Sync {
-    /// Copies memory, only such as [`GuestPages::touched`] has named before; what is written meanwhile may come torn. Memory that is not
+    /// Copies memory, only such as [`GuestPages::touched`] has named before or the VMM sends ([`Fingerprints::send`]); what is written meanwhile may come torn. Memory that is not
     /// mapped for the VF any more is asked for too: it may have been written before.
     ///
     /// # Errors
