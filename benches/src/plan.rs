@@ -204,6 +204,8 @@ enum Runner<'a> {
         /// In memory, what `dd` reads and writes there.
         memory: tempfile::TempDir,
         dir: tempfile::TempDir,
+        /// Runs so far: who reads first takes turns, since a disk is not the same for the second.
+        run: usize,
     },
     Vmm {
         row: Row,
@@ -242,6 +244,7 @@ impl<'a> Runner<'a> {
                 sources,
                 memory,
                 dir: tempfile::tempdir_in(&plan.disk)?,
+                run: 0,
             });
         }
         Ok(Self::Sockets {
@@ -284,6 +287,7 @@ impl<'a> Runner<'a> {
                 sources,
                 memory,
                 dir,
+                run,
             } => {
                 let (vram, plain) = (memory.path().join("vram"), dir.path().join("plain"));
                 let file = dir.path().join("state");
@@ -292,8 +296,13 @@ impl<'a> Runner<'a> {
                 let saved = sources.save(&url)?;
                 disk::forget(&plain)?;
                 disk::forget(&file)?;
-                let read = disk::read(&plain, &vram)?;
-                let loaded = sources.load(&url)?;
+                *run += 1;
+                let (read, loaded) = if run.is_multiple_of(2) {
+                    let loaded = sources.load(&url)?;
+                    (disk::read(&plain, &vram)?, loaded)
+                } else {
+                    (disk::read(&plain, &vram)?, sources.load(&url)?)
+                };
                 let row = |way| Row { way, ..*row };
                 Ok(vec![
                     sample(row(Way::Save), &saved, written),
