@@ -67,6 +67,14 @@ impl Plan {
         }
     }
 
+    /// Whether a VMM is to be run.
+    #[must_use]
+    pub fn has_vmms(&self, results: &Results) -> bool {
+        let missing = |row: &Row| results.of(*row).count() < self.wanted(*row);
+        let vmm = |row: &Row| row.way.is_vmm() && self.peers.have(row.way) && missing(row);
+        self.rows.iter().any(vmm)
+    }
+
     /// What is still to be run would take this, by a guess.
     #[must_use]
     pub fn guess(&self, results: &Results) -> Duration {

@@ -124,7 +124,7 @@ impl Way {
                 large.to_vec(),
             ]
             .concat(),
-            Self::Unix | Self::Handover => gib(&[Random, Half, Zero], 1),
+            Self::Unix | Self::Handover => [gib(&[Random, Half, Zero], 1), large.to_vec()].concat(),
             Self::Qemu => gib(&[Random, Zero], 1),
             Self::Plain
             | Self::Save
@@ -165,10 +165,10 @@ impl Row {
     pub fn guess(&self) -> Duration {
         let gib = self.size as f64 / GIB as f64;
         Duration::from_secs_f64(match self.way {
-            Way::Tcp | Way::Plain | Way::Unix | Way::Handover => 0.4 + 2.6 * gib,
+            Way::Tcp | Way::Plain | Way::Unix | Way::Handover => 0.2 + 1.6 * gib,
             Way::Save | Way::Restore => 1.0 + 8.0 * gib,
             Way::Vmm | Way::CloudHypervisor | Way::Qemu => 6.0 + 6.0 * gib,
-            Way::CloudHypervisorUnpatched => 8.0 + 25.0 * gib,
+            Way::CloudHypervisorUnpatched => 8.0 + 20.0 * gib,
         })
     }
 }
@@ -199,7 +199,7 @@ pub struct Selection {
 
 impl Selection {
     /// The rows: of each way the usual ones, or when anything is said about sizes, contents or VFs all combinations of that, with 1 GiB,
-    /// random and one VF for what is not said.
+    /// random and one VF for what is not said. Those that are of a size and number of VFs stand together, VMMs behind them, and the largest last.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let usual = self.sizes.is_empty() && self.contents.is_empty() && self.vfs.is_empty();
@@ -211,17 +211,20 @@ impl Selection {
             }
         };
         let ways = Way::ALL.into_iter().filter(|way| self.ways.contains(way));
-        ways.flat_map(|way| {
+        let all = ways.flat_map(|way| {
             of(way).into_iter().map(move |(size, content, vfs)| Row {
                 way,
                 size,
                 content,
                 vfs,
             })
-        })
+        });
         // A file and a VM have one VF here.
-        .filter(|row| row.vfs == 1 || row.way.floor() != FloorKind::Disk && !row.way.is_vmm())
-        .collect()
+        let mut rows: Vec<Row> = all
+            .filter(|row| row.vfs == 1 || row.way.floor() != FloorKind::Disk && !row.way.is_vmm())
+            .collect();
+        rows.sort_by_key(|row| (row.size, row.way.is_vmm(), row.vfs));
+        rows
     }
 
     fn combinations(&self) -> Vec<(u64, Content, u16)> {
@@ -256,7 +259,8 @@ mod tests {
         };
         let usual = selection.rows();
         assert_eq!(usual.len(), 9);
-        assert_eq!(usual[8].to_string(), "restore, 1 GiB, random");
+        assert_eq!(usual[3].to_string(), "restore, 1 GiB, random");
+        assert_eq!(usual[8].to_string(), "tcp, 8 GiB, random");
         selection.sizes = vec![16 << 20, 32 << 20];
         selection.vfs = vec![1, 4];
         let asked: Vec<String> = selection.rows().iter().map(Row::to_string).collect();
@@ -264,11 +268,11 @@ mod tests {
             asked,
             [
                 "tcp, 16 MiB, random",
+                "restore, 16 MiB, random",
                 "tcp, 16 MiB, random, 4 VFs",
                 "tcp, 32 MiB, random",
-                "tcp, 32 MiB, random, 4 VFs",
-                "restore, 16 MiB, random",
                 "restore, 32 MiB, random",
+                "tcp, 32 MiB, random, 4 VFs",
             ]
         );
     }

@@ -16,6 +16,7 @@ use benches::row::{Selection, Way};
 use benches::sample::Results;
 use benches::side::{self, Task};
 use clap::{Parser, ValueEnum};
+use demo::programs::Programs;
 use e2e::cloud_hypervisor::Binaries;
 
 /// Moves device state between simulated VFs and compares with the least that it can cost
@@ -39,7 +40,7 @@ struct Args {
     /// Runs of rows with more than 1 GiB
     #[arg(long, default_value_t = 3)]
     large_runs: usize,
-    /// Begin no run that would end later than this from now
+    /// Begin no run that would end later than this from the first
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
     /// Print the rows and how long they would take, and end
@@ -103,12 +104,12 @@ fn main() -> anyhow::Result<()> {
     let minutes = args
         .minutes
         .map(|minutes| Duration::from_secs_f64(60.0 * minutes));
-    let plan = Plan {
+    let mut plan = Plan {
         rows: selection.rows(),
         runs: args.runs,
         large_runs: args.large_runs,
         disk: args.disk,
-        until: minutes.map(|minutes| Instant::now() + minutes),
+        until: None,
         peers,
     };
     let mut results = Results::open(args.results.as_deref())?;
@@ -123,6 +124,10 @@ fn main() -> anyhow::Result<()> {
     }
     demo::cleanup::on_signals()?;
     println!("{} rows, about {guess:.1} minutes", plan.rows.len());
+    if plan.has_vmms(&results) {
+        Programs::build()?;
+    }
+    plan.until = minutes.map(|minutes| Instant::now() + minutes);
     let left = plan.run(&mut results)?;
     print!(
         "{}{}",
