@@ -50,7 +50,33 @@ fn a_working_guest_moves_to_another_vf_of_its_host_with_its_memory_shared() {
         rig.source_host.vf_path(2)
     );
     let destination = rig.destination_on(&rig.source_host, &receive);
+    rig.fill_vram();
     rig.migrates_to(destination, &url, ",local=on");
+    let events = rig.source.events();
+    let saved = events.first("device-state-saved").expect("its state");
+    let bytes = |key: &str| {
+        let text = saved.properties[key].as_str().unwrap_or_default();
+        text.parse::<u64>().expect("a number")
+    };
+    assert!(
+        bytes("bytes") > 16 << 20 && bytes("wire") < 1000,
+        "the state went through a socket: {saved:?}"
+    );
+}
+
+#[test]
+fn a_load_of_a_descriptor_that_fails_leaves_the_guest_at_the_source() {
+    let mut rig = Rig::new(patched!(), &Setup::default());
+    let url = rig.unix_url();
+    let receive = format!(
+        "receiver_url={url},vfio_paths=[vf0@{}]",
+        rig.source_host.vf_path(2)
+    );
+    let fault = ["--vf", "2", "--op", "write", "--nth", "3", "--errno", "EIO"];
+    rig.source_host.command("fault", &fault).expect("a fault");
+    let destination = rig.destination_on(&rig.source_host, &receive);
+    let (failed, _) = rig.fails_to_migrate_to(destination, &url, ",local=on");
+    assert!(failed.message.contains("EIO"), "{failed:?}");
 }
 
 #[test]
