@@ -143,7 +143,7 @@ impl Drawing {
         self.y += 24.0;
         let top = self.y;
         let bottom = top + ROW * lanes.len() as f64;
-        self.grid(&axis, span, top, bottom);
+        self.grid(&axis, top, bottom);
         for (index, lane) in lanes.iter().enumerate() {
             let y = top + ROW * index as f64;
             if index % 2 == 0 {
@@ -167,19 +167,17 @@ impl Drawing {
         self.y = bottom;
     }
 
-    fn grid(&mut self, axis: &Axis, span: Span, top: f64, bottom: f64) {
-        let origin = if span.at_ms == 0.0 { "" } else { "+" };
+    fn grid(&mut self, axis: &Axis, top: f64, bottom: f64) {
         for at in axis.ticks() {
             let x = axis.x(at);
             self.line(format_args!(
                 "<line class=\"grid\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>"
             ));
-            let label = if at == 0.0 {
-                "0".to_owned()
-            } else {
-                format!("{origin}{}", round(at))
-            };
-            self.say((x, top - 5.0), SMALL, "dim", Anchor::Middle, &label);
+            let label = round(at);
+            // A name at the very edge would leave the picture.
+            if x + width(&label, SMALL) / 2.0 <= WIDTH - MARGIN / 2.0 {
+                self.say((x, top - 5.0), SMALL, "dim", Anchor::Middle, &label);
+            }
         }
     }
 
@@ -200,12 +198,14 @@ impl Drawing {
             return;
         };
         let at = |ms: f64| axis.x(downtime.at_ms + ms);
-        let y = bottom + 5.0;
+        let y = bottom + 9.0;
         let (low, high) = (at(predicted.low_ms), at(predicted.high_ms));
         let likely = at(predicted.likely_ms);
         self.line(format_args!(
             "<line class=\"guess\" x1=\"{low:.1}\" y1=\"{y:.1}\" x2=\"{high:.1}\" y2=\"{y:.1}\"/>"
         ));
+        let before = (low - 6.0, y + 4.0);
+        self.say(before, SMALL, "dim", Anchor::End, "predicted end");
         self.line(format_args!(
             "<circle class=\"tip\" cx=\"{likely:.1}\" cy=\"{y:.1}\" r=\"3.5\"><title>predicted end of the downtime: {}</title></circle>",
             escape(&time(predicted.likely_ms))
@@ -255,7 +255,7 @@ impl Drawing {
                 let cells = [
                     bar.lane.clone(),
                     bar.name.clone(),
-                    time(bar.span.at_ms),
+                    format!("{:.1} ms", bar.span.at_ms),
                     time(bar.span.ms),
                     bytes.unwrap_or_default(),
                     rate.unwrap_or_default(),

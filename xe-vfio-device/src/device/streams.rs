@@ -90,6 +90,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         };
         let expectation = Expectation::of(&own).sent_by(incoming.manifest());
         let context = self.context();
+        let _span = tracing::info_span!("load", id = self.id, attempt = %context.attempt).entered();
         let mut incoming = Some(incoming);
         let result = self.with(LOADING, |vf| {
             let stopped = match vf {

@@ -184,8 +184,9 @@ impl Past<'_> {
         for (seen, weight) in self.weighed() {
             let crowd = crowded(seen);
             for moved in &seen.devices {
+                // A side that has handed its part over has spent no time on it.
                 let cost = of(seen, moved)
-                    .filter(|(_, bytes)| *bytes >= TELLING)
+                    .filter(|(time, bytes)| *bytes >= TELLING && !time.is_zero())
                     .and_then(|(time, bytes)| Cost::of(time, bytes));
                 if let Some(cost) = cost {
                     samples.add(cost.get() / crowd, weight / seen.devices.len() as f64);

@@ -44,7 +44,12 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
     };
     let moved = match sent {
         Ok(report) => {
-            let (history, route) = (ending.history.as_deref(), Route::from(&arguments.to));
+            let route = if arguments.hand_over {
+                Route::HandOver
+            } else {
+                Route::from(&arguments.to)
+            };
+            let history = ending.history.as_deref();
             let last = device.last_moved().map(|(moved, _)| moved);
             forecast::remember(history, route, last, output);
             Moved::from(report)

@@ -144,7 +144,12 @@ impl Attempt<'_> {
 
     /// What would move if the guest was stopped now with so many bytes dirty.
     fn work(&self, dirty: u64) -> Result<Work, Error> {
-        let (route, hosts) = (Route::from(self.endpoint), Hosts::of(self.endpoint));
+        let hosts = Hosts::of(self.endpoint);
+        let route = if self.limits.local {
+            Route::HandOver
+        } else {
+            Route::from(self.endpoint)
+        };
         let left = self.vm.with_group(|group| group.memory_left())?;
         // What nobody has ever written is not sent.
         let left = if self.predictions.in_use > 0 {
