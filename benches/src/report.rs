@@ -113,6 +113,9 @@ fn memory(row: Row, results: &Results) -> String {
 /// Which machine, how busy it was, and which programs.
 #[must_use]
 pub fn note(results: &Results, machine: &str) -> String {
+    if results.all().is_empty() {
+        return format!("{machine}.\n");
+    }
     let load: Figures = results.all().iter().map(|sample| sample.load).collect();
     let (least, most) = load.range();
     let programs: BTreeSet<String> = results

@@ -107,10 +107,12 @@ impl Peers {
     }
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
-    let owned = panic.downcast_ref::<String>().cloned();
-    let text = owned.or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
-    text.unwrap_or_else(|| "it panicked".to_owned())
+/// The first line of what a panic says; all of it stands on stderr.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    let text = owned.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.and_then(|text| text.lines().next())
+        .unwrap_or("it panicked")
 }
 
 /// Size of VRAM as `host-sim up` takes it, kept for the rest of the process, as the rigs want it.
