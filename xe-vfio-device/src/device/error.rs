@@ -125,6 +125,27 @@ pub enum DeviceError {
         /// The present one.
         expected: AttemptId,
     },
+    /// The stream comes over several connections, and not all of them are here.
+    #[error(
+        "The stream for {id} comes over {count} connections and {here} of them are here: put them together with Gather; nothing was touched"
+    )]
+    Parts {
+        /// The device.
+        id: String,
+        /// Connections that are here.
+        here: usize,
+        /// Connections that there are.
+        count: u8,
+    },
+    /// A number of connections that no stream has.
+    #[error("{id} cannot be sent over these connections; nothing was done")]
+    Connections {
+        /// The device.
+        id: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The two VFs are too different.
     #[error("{id} cannot take the state of that VF: {}", list(.mismatches))]
     Incompatible {

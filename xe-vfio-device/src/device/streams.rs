@@ -15,7 +15,7 @@ use crate::state::{
 };
 use crate::stream::Manifest;
 use crate::transfer::{
-    Connection, Context, Endpoint, FileSink, Incoming, LoadReport, Loaded, Peer, PendingFile,
+    Connection, Context, Endpoint, FileSink, Gather, Incoming, LoadReport, Loaded, Peer, Peers, PendingFile,
     Phase, SaveReport, Saved, Sink, Source, load, save, stream_path,
 };
 use crate::xe::Expectation;
@@ -29,6 +29,41 @@ impl<P: Passthrough> XeVfioDevice<P> {
     /// go.
     pub fn send_over(&self, connection: impl Connection) -> Result<SaveReport, DeviceError> {
         self.save_to(Peer::new(connection))
+    }
+
+    /// As [`XeVfioDevice::send_over`], over several connections to the same listener (1 to 8), each frame over whichever is free. It is for links on which one connection is
+    /// slower than the VF; the receiver puts them together with [`Gather`].
+    ///
+    /// # Errors
+    /// As [`XeVfioDevice::send_over`], also when one of the connections fails.
+    pub fn send_over_all(
+        &self,
+        connections: Vec<Box<dyn Connection>>,
+    ) -> Result<SaveReport, DeviceError> {
+        let peers = Peers::new(connections).map_err(|source| DeviceError::Connections {
+            id: self.id.clone(),
+            source,
+        })?;
+        self.save_to(peers)
+    }
+
+    /// As [`XeVfioDevice::send_to`] with this many connections (1 to 8) where the URL is one that is connected to.
+    ///
+    /// # Errors
+    /// As [`XeVfioDevice::send_to`] and [`XeVfioDevice::send_over_all`].
+    pub fn send_to_over(
+        &self,
+        endpoint: &Endpoint,
+        connections: u8,
+    ) -> Result<SaveReport, DeviceError> {
+        if connections == 1 || matches!(endpoint, Endpoint::File(_)) {
+            return self.send_to(endpoint);
+        }
+        self.progress.enter(Phase::Connect);
+        let made = (0..connections)
+            .map(|_| endpoint.connect(self.options.deadlines.connect))
+            .collect::<Result<_, _>>();
+        self.send_over_all(made.map_err(|source| self.no_way(source))?)
     }
 
     /// As [`XeVfioDevice::send_over`], to a URL: connects, or writes a file that is whole and on the disk afterwards.
@@ -120,7 +155,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
         result
     }
 
-    /// Waits for one connection at a URL and loads from it, or loads from a file. Answers what the source said of its VF.
+    /// Waits for a stream on one connection or several at a URL and loads from it, or loads from a file. Answers what the source said of its VF.
     ///
     /// # Errors
     /// As [`XeVfioDevice::load_from`], and when nobody connects.
@@ -135,11 +170,22 @@ impl<P: Passthrough> XeVfioDevice<P> {
             let file = self.with_file(path, |path| File::open(path))?;
             return self.load_with_manifest(Incoming::open(file).map_err(opening)?);
         }
-        let connection = endpoint
-            .listen()
-            .and_then(|listener| listener.accept(deadlines.connect, &self.cancel_handle()))
-            .map_err(|source| self.no_way(source))?;
-        self.load_with_manifest(Incoming::accept(connection, deadlines).map_err(opening)?)
+        let listener = endpoint.listen().map_err(|source| self.no_way(source))?;
+        let gather = Gather::new(self.shared().attempt);
+        loop {
+            let connection = listener
+                .accept(deadlines.connect, &self.cancel_handle())
+                .map_err(|source| self.no_way(source))?;
+            let incoming = Incoming::accept(connection, deadlines).map_err(opening)?;
+            match gather.add(incoming, deadlines) {
+                Ok(Some(whole)) => return self.load_with_manifest(whole),
+                Ok(None) => {}
+                Err(error) => {
+                    let id = &self.id;
+                    tracing::warn!(id, %error, "a connection is refused");
+                }
+            }
+        }
     }
 
     /// Opens the device's file, which an error names.
@@ -180,6 +226,14 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 id: id(),
                 found,
                 expected,
+            });
+        }
+        let (here, count) = (incoming.here(), incoming.part().count);
+        if here != usize::from(count) {
+            return Err(DeviceError::Parts {
+                id: id(),
+                here,
+                count,
             });
         }
         for mismatch in self.compatible(incoming.manifest())? {

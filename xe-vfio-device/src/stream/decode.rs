@@ -204,6 +204,15 @@ impl Decoder {
         }
     }
 
+    /// The error for a frame out of turn that tells of this number, or of none that can be believed.
+    pub(super) fn broken(&self, sequence: Option<u64>, fault: DecodeFault) -> DecodeError {
+        DecodeError {
+            offset: self.offset,
+            place: sequence.map_or_else(|| self.place(), Place::Frame),
+            fault,
+        }
+    }
+
     /// The error for a frame that is not as long as an index tells.
     pub(super) fn misplaced(&self, told: u64, found: u64) -> DecodeError {
         DecodeError {

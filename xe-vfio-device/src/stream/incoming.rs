@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read};
 use super::attempt::AttemptId;
 use super::decode::{Bounds, Decoder, Event};
 use super::error::StreamError;
+use super::fault::DecodeFault;
 use super::frame::{self, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, Part, Totals};
 use super::sparse::Pieces;
 use crate::xe::Account;
@@ -303,6 +304,33 @@ impl Checker {
             }),
             Event::More | Event::Manifest(_) => Err(StreamError::Over),
         }
+    }
+
+    /// What is wrong with a frame that came out of turn because its connection has failed.
+    pub fn broken(&self, raw: &mut Raw) -> StreamError {
+        if raw.header_bytes < FRAME_HEADER_SIZE {
+            return self.cut(raw.error.take(), raw.header_bytes);
+        }
+        let header = FrameHeader::decode(&raw.header).map_err(DecodeFault::from);
+        let checked = header.and_then(|header| {
+            self.decoder.bounds().check(&header)?;
+            Ok(header)
+        });
+        let (sequence, fault) = match checked {
+            Err(fault) => (None, fault),
+            Ok(header) if raw.payload_bytes < header.length as usize => {
+                return self.cut(raw.error.take(), raw.payload_bytes);
+            }
+            Ok(header) => {
+                let fault = DecodeFault::Checksum {
+                    what: "frame",
+                    found: frame::stored_checksum(&raw.header),
+                    computed: raw.summed.unwrap_or_default(),
+                };
+                (Some(header.sequence), fault)
+            }
+        };
+        self.decoder.broken(sequence, fault).into()
     }
 
     /// Whether the end record has come and was good.

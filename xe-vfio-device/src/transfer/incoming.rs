@@ -11,7 +11,7 @@ use super::deadlines::Deadlines;
 use super::shared::Shared;
 use super::sink::Peer;
 use crate::stream::{
-    AttemptId, Limits, Manifest, Opening, Reader, Receipt, ReceiptError, StreamError, Taken,
+    AttemptId, Limits, Manifest, Opening, Part, Reader, Receipt, ReceiptError, StreamError, Taken,
     VfOutcome,
 };
 
@@ -164,6 +164,8 @@ pub struct Incoming<S: Source> {
     pub(super) manifest: Manifest,
     pub(super) reader: Reader<Shared<S>>,
     pub(super) source: Shared<S>,
+    /// The connections beside the first, by their numbers, once [`Gather`](super::Gather) has put them together.
+    pub(super) others: Vec<Incoming<S>>,
 }
 
 impl<C: Connection> Incoming<Peer<C>> {
@@ -199,6 +201,7 @@ impl<S: Source> Incoming<S> {
                 manifest,
                 reader,
                 source,
+                others: Vec::new(),
             }),
             Err(error) => {
                 let receipt = Receipt::Failed {
@@ -231,12 +234,24 @@ impl<S: Source> Incoming<S> {
         self.reader.attempt()
     }
 
+    /// Which connection of how many this is. A stream of several is loaded once [`Gather`](super::Gather) has put them together.
+    pub fn part(&self) -> Part {
+        self.reader.part()
+    }
+
+    /// How many of its connections are here.
+    pub(crate) fn here(&self) -> usize {
+        1 + self.others.len()
+    }
+
     /// Turns the sender away without touching a VF; it reads `reason`.
     pub fn refuse(self, reason: &str, deadlines: &Deadlines) {
         let receipt = Receipt::Failed {
             vf: VfOutcome::Untouched,
             reason: reason.to_owned(),
         };
+        // Nobody reads from these any more.
+        drop(self.others);
         turn_away(&self.source, &receipt, deadlines.linger);
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Parcel {
     pub(super) raw: Raw,
     /// The lane that it came in, where there are several.
     pub(super) lane: usize,
+    /// The lane has failed with this, which is not in turn.
+    pub(super) failed: bool,
 }
 
 impl Parcel {
@@ -26,6 +28,7 @@ impl Parcel {
             start: 0,
             raw: Raw::new(),
             lane: 0,
+            failed: false,
         })
     }
 

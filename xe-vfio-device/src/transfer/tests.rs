@@ -16,6 +16,7 @@ use crate::uapi::{Errno, InterruptSignal};
 use crate::xe::Expectation;
 
 mod files;
+mod split;
 
 const RING: usize = 512;
 const SIZE: usize = 3 << 20;

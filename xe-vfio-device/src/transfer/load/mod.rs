@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Stream -> parser -> data fd: what surrounds the bytes on their way.
 
+mod lanes;
 mod receiving;
 mod writing;
 
@@ -8,7 +9,9 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::lanes::Other;
 use self::receiving::Supply;
+use super::cancel::Registration;
 use super::connection::Closer;
 use super::error::LoadError;
 use super::handover::Taking;
@@ -62,7 +65,12 @@ pub fn load<D: MigrationDevice, S: Source>(
     context: &Context,
 ) -> Loaded<D> {
     context.progress.begin(incoming.manifest.stop_copy_length);
-    let Incoming { reader, source, .. } = incoming;
+    let Incoming {
+        reader,
+        source,
+        others,
+        ..
+    } = incoming;
     let answer = source.clone();
     let loaded = watched(
         context.interrupt,
@@ -74,7 +82,7 @@ pub fn load<D: MigrationDevice, S: Source>(
                 context,
                 watch,
             }
-            .run(vf, reader, expectation)
+            .run(vf, reader, others, expectation)
         },
     );
     context.progress.enter(Phase::Idle);
@@ -103,6 +111,7 @@ impl<S: Source> Job<'_, S> {
         &self,
         vf: Vf<D, Stopped>,
         reader: Reader<Shared<S>>,
+        others: Vec<Incoming<S>>,
         expectation: Expectation,
     ) -> Loaded<D> {
         let unprepared = |source| {
@@ -117,18 +126,24 @@ impl<S: Source> Job<'_, S> {
             Ok(closer) => closer.map(|closer| self.context.cancel.register(closer)),
             Err(error) => return self.reset(vf.into(), unprepared(error)),
         };
+        let (others, _registrations) = match self.others(others) {
+            Ok(others) => others,
+            Err(error) => return self.reset(vf.into(), unprepared(error)),
+        };
         let hands_over = reader.hands_over();
         let (inlet, checker) = reader.into_parts();
         let (vf, result) = if hands_over {
             let taking = Taking::new(self, inlet, checker);
             self.moved(vf, |loading| taking.run(loading, expectation))
         } else {
-            thread::scope(|scope| match Supply::start(scope, self, inlet, &checker) {
-                Ok(supply) => self.moved(vf, |loading| {
-                    self.stream(loading, checker, supply, expectation)
-                }),
-                Err(error) => (vf.into(), Err(WatchError::Thread(error).into())),
-            })
+            thread::scope(
+                |scope| match Supply::start(scope, self, inlet, others, &checker) {
+                    Ok(supply) => self.moved(vf, |loading| {
+                        self.stream(loading, checker, supply, expectation)
+                    }),
+                    Err(error) => (vf.into(), Err(WatchError::Thread(error).into())),
+                },
+            )
         };
         // The receiving stage has ended: the connection is this thread's again.
         let network = self.context.deadlines.network;
@@ -204,6 +219,28 @@ impl<S: Source> Job<'_, S> {
             },
             Err(error) => self.reset(vf.into(), LoadError::Receipt(error)),
         }
+    }
+
+    /// Prepares the connections beside the first, and has them shut down on cancel.
+    fn others(&self, others: Vec<Incoming<S>>) -> io::Result<(Vec<Other<S>>, Vec<Registration>)> {
+        let mut registrations = Vec::new();
+        let mut prepared = Vec::new();
+        for Incoming { reader, source, .. } in others {
+            let closer = {
+                let mut source = source.get();
+                source.begin(&self.context.deadlines)?;
+                if let Some(closer) = source.closer()? {
+                    registrations.push(self.context.cancel.register(closer));
+                }
+                source.closer()?
+            };
+            prepared.push(Other {
+                inlet: reader.into_parts().0,
+                source,
+                closer,
+            });
+        }
+        Ok((prepared, registrations))
     }
 
     fn prepare(&self) -> io::Result<Option<Closer>> {

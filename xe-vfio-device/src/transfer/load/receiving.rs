@@ -3,10 +3,11 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use super::lanes::{Lanes, Other};
 use super::{Job, LoadError};
 use crate::stream::{Checker, Inlet};
 use crate::transfer::belt::{Emptying, Filling, belt};
@@ -17,13 +18,57 @@ use crate::transfer::shared::Shared;
 use crate::transfer::stages::{BUFFERS, Stages, timed};
 
 /// How soon a thread that waits for a silent sender notices that nobody wants its bytes any more.
-const SLICE: Duration = Duration::from_millis(100);
+pub(super) const SLICE: Duration = Duration::from_millis(100);
 
-/// A source that is read until its deadline or until nobody wants it any more, whichever comes first.
+/// When something was last received, on whatever connection of a stream, or taken on.
+pub(super) struct Activity {
+    begun: Instant,
+    last_ms: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn note(&self) {
+        let now = self.begun.elapsed().as_millis() as u64;
+        self.last_ms.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// How long nothing has happened.
+    fn idle(&self) -> Duration {
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(last)
+    }
+}
+
+/// A source that is read until its deadline or until nobody wants it any more, whichever comes first. The deadline is that of all
+/// connections together: one of several may be silent while another brings something.
 pub(super) struct Patient<S> {
     source: Shared<S>,
     network: Duration,
     unwanted: Arc<AtomicBool>,
+    activity: Arc<Activity>,
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(
+        source: Shared<S>,
+        network: Duration,
+        unwanted: Arc<AtomicBool>,
+        activity: Arc<Activity>,
+    ) -> Self {
+        Self {
+            source,
+            network,
+            unwanted,
+            activity,
+        }
+    }
 }
 
 impl<S: Source> Read for Patient<S> {
@@ -33,9 +78,12 @@ impl<S: Source> Read for Patient<S> {
             match self.source.read(buffer) {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-                        && started.elapsed() < self.network
+                        && started.elapsed().min(self.activity.idle()) < self.network
                         && !self.unwanted.load(Ordering::Relaxed) => {}
-                result => return result,
+                result => {
+                    self.activity.note();
+                    return result;
+                }
             }
         }
     }
@@ -62,6 +110,8 @@ pub(super) enum Supply<'scope, S: Source> {
     },
     /// Gets them from threads that read a file ahead.
     Ahead(Ahead<'scope>),
+    /// Gets them from a thread for each connection.
+    Lanes(Lanes<'scope>),
 }
 
 impl<'scope, S: Source + 'scope> Supply<'scope, S> {
@@ -73,8 +123,12 @@ impl<'scope, S: Source + 'scope> Supply<'scope, S> {
         scope: &'scope Scope<'scope, 'env>,
         job: &Job<'_, S>,
         inlet: Inlet<Shared<S>>,
+        others: Vec<Other<S>>,
         checker: &Checker,
     ) -> io::Result<Self> {
+        if !others.is_empty() {
+            return Ok(Self::Lanes(Lanes::start(scope, job, inlet, others)?));
+        }
         let file = job.source.get().file()?;
         if let Some(file) = file
             && let Some(ahead) =
@@ -90,12 +144,8 @@ impl<'scope, S: Source + 'scope> Supply<'scope, S> {
         } else {
             Duration::ZERO
         };
-        let patience = Arc::clone(&unwanted);
-        let inlet = inlet.map(|source| Patient {
-            source,
-            network,
-            unwanted: patience,
-        });
+        let (patience, activity) = (Arc::clone(&unwanted), Arc::new(Activity::new()));
+        let inlet = inlet.map(|source| Patient::new(source, network, patience, activity));
         if !staged {
             return Ok(Self::Direct {
                 inlet,
@@ -132,6 +182,7 @@ impl<S: Source> Supply<'_, S> {
             }
             Self::Staged { parcels, .. } => parcels.take(),
             Self::Ahead(ahead) => ahead.take(),
+            Self::Lanes(lanes) => lanes.take(),
         }
     }
 
@@ -141,6 +192,15 @@ impl<S: Source> Supply<'_, S> {
             Self::Direct { parcel, .. } => *parcel = Some(emptied),
             Self::Staged { parcels, .. } => parcels.give_back(emptied),
             Self::Ahead(ahead) => ahead.give_back(emptied),
+            Self::Lanes(lanes) => lanes.give_back(emptied),
+        }
+    }
+
+    /// How many connections the frames come from.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Lanes(lanes) => lanes.count(),
+            _ => 1,
         }
     }
 
@@ -167,6 +227,7 @@ impl<S: Source> Supply<'_, S> {
                 .finish()
                 .map(|stages| (None, stages))
                 .ok_or(LoadError::Stage("file")),
+            Self::Lanes(lanes) => lanes.finish().map(|stages| (None, stages)),
         }
     }
 }

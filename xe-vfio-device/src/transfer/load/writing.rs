@@ -54,6 +54,15 @@ impl<S: Source> Job<'_, S> {
             }
             let parcel = timed(&mut stages.device_idle, || supply.take());
             let mut parcel = parcel.ok_or(LoadError::Stage("connection"))?;
+            if parcel.failed {
+                let (lane, count) = (parcel.lane, supply.count());
+                let (raw, _) = parcel.parts();
+                return Err(LoadError::Connection {
+                    number: lane,
+                    count,
+                    source: checker.broken(raw),
+                });
+            }
             let mut push = |bytes: &[u8]| {
                 let pushed = parser.push(bytes, |bytes| {
                     timed(&mut device, || {

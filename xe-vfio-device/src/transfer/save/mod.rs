@@ -283,6 +283,21 @@ impl<S: Sink> Job<'_, S> {
             .unwrap_or(SaveError::Stream(error))
     }
 
+    /// A connection beside the first has failed: on the first may stand why.
+    fn told(&self, error: SaveError) -> SaveError {
+        if !matches!(error, SaveError::Connection { .. }) {
+            return error;
+        }
+        let error = self.cancelled_or(error);
+        if matches!(error, SaveError::Cancelled) {
+            return error;
+        }
+        self.sink
+            .get()
+            .why_broken(self.context.deadlines.linger)
+            .unwrap_or(error)
+    }
+
     /// A connection that was shut down by a cancel says nothing of interest.
     fn cancelled_or(&self, error: SaveError) -> SaveError {
         if self.context.cancel.is_cancelled() {

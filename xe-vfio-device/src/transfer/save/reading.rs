@@ -57,7 +57,8 @@ impl<S: Sink> Job<'_, S> {
                 stages.stream_idle = sending.stream_idle;
                 Ok((account, totals, stages))
             }
-            (Err(Some(error)), _) | (_, Err(error)) => Err(error),
+            (Err(Some(error)), _) => Err(error),
+            (_, Err(error)) => Err(self.told(error)),
             (Err(None), Ok(_)) => Err(SaveError::Stage("connection")),
         }
     }

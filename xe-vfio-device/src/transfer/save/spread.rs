@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The sending stage over several connections: a thread for each, and the next frame goes to whichever is free.
 //!
-//! The first connection is that of the stream's end and of the receipt. One that dies ends the transfer: the others are shut down, and
-//! on the first stands what the other side has to say.
+//! The first connection is that of the stream's end and of the receipt. One that dies ends the transfer. The others are not shut down here: the receiver
+//! hears at once which one has died, ends the others, and says so on the first.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
 use super::SaveError;
 use super::sending::{Parcel, Parcels, Sender};
+use crate::stream::frame::CONNECTIONS_MAX;
 use crate::stream::{Outlet, StreamError};
+use crate::transfer::buffer::BUFFER_SIZE;
 use crate::transfer::connection::{Closer, Connection};
 use crate::transfer::ordered::{Dealing, Taking, deal};
 use crate::transfer::sink::Sink;
@@ -19,27 +21,30 @@ use crate::transfer::stages::{BUFFERS, Stages, timed};
 /// Parcels beyond one for each connection: one that is being filled, and one that waits for a connection.
 const SPARE: usize = 2;
 
+// The bound of a side's memory for a stream.
+const _: () = assert!((CONNECTIONS_MAX as usize + SPARE) * BUFFER_SIZE <= 32 << 20);
+
 /// A connection beside the first, its opening sent.
 pub(super) struct Other {
     pub(super) outlet: Outlet<Box<dyn Connection>>,
     pub(super) closer: Closer,
 }
 
-/// What ends all connections but the first, and why.
-struct Failure {
-    closers: Vec<Closer>,
-    first: Mutex<Option<SaveError>>,
-}
+/// Why it ends early.
+#[derive(Default)]
+struct Failure(Mutex<Option<SaveError>>);
 
 impl Failure {
     fn report(&self, error: SaveError) {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = self.get();
         // A refusal is the other side's reason, and all else its consequence.
         if first.is_none() || matches!(error, SaveError::Refused { .. }) {
             *first = Some(error);
         }
-        drop(first);
-        self.closers.iter().for_each(|close| close());
+    }
+
+    fn get(&self) -> MutexGuard<'_, Option<SaveError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,14 +69,7 @@ impl<'scope> Spread<'scope> {
         let parcels = BUFFERS.max(count + SPARE);
         let parcels = (0..parcels).map(|_| Box::new(Parcel::new())).collect();
         let (dealing, takers) = deal(parcels, count);
-        let (outlets, closers): (Vec<_>, _) = others
-            .into_iter()
-            .map(|other| (other.outlet, other.closer))
-            .unzip();
-        let failure = Arc::new(Failure {
-            closers,
-            first: Mutex::new(None),
-        });
+        let failure = Arc::new(Failure::default());
         let named = |number| {
             thread::Builder::new()
                 .name(format!("vf-send-{number}"))
@@ -90,11 +88,14 @@ impl<'scope> Spread<'scope> {
             };
             threads.push(named(0).spawn_scoped(scope, run)?);
         }
-        for (number, (mut parcels, mut outlet)) in (1..).zip(takers.zip(outlets)) {
+        for (number, (mut parcels, other)) in (1..).zip(takers.zip(others)) {
             let failure = Arc::clone(&failure);
+            let Other { mut outlet, closer } = other;
             let run = move || match send(&mut parcels, &mut outlet) {
                 Ok(stages) => stages,
                 Err(source) => {
+                    // What it has not sent is lost: the receiver is not to wait for it.
+                    closer();
                     failure.report(SaveError::Connection {
                         number,
                         count,
@@ -142,12 +143,8 @@ impl<'scope> Spread<'scope> {
                 Err(_) => died = true,
             }
         }
-        let mut first = self
-            .failure
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match first.take() {
+        let failed = self.failure.get().take();
+        match failed {
             Some(error) => Err(error),
             None if died => Err(SaveError::Stage("connection")),
             None => Ok(sum),

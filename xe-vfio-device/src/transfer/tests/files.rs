@@ -90,9 +90,10 @@ fn a_cancelled_load_from_a_file_leaves_the_vf_clean() {
     with_one_and_two_threads(|| {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
-        saved_to(PendingFile::create(&path).unwrap(), packets(SIZE));
+        saved_to(PendingFile::create(&path).unwrap(), packets(16 << 20));
         let destination = FakeVf::new(packets(9), RING);
-        destination.kernel().delay = Duration::from_millis(1);
+        // Time for the cancel to come long before the last frame.
+        destination.kernel().delay = Duration::from_millis(100);
         let context = short();
         let (cancel, progress) = (context.cancel.clone(), context.progress.clone());
         let loaded = thread::scope(|scope| {
