@@ -21,6 +21,9 @@ pub struct Options {
     /// How the two VMMs talk
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub transport: Transport,
+    /// Connections of each VF's state
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub connections: u8,
     /// VFs of the VM
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
     pub vfs: u16,

@@ -289,6 +289,8 @@ fn start(
         format!("size={}", options.memory),
         "--accel".to_owned(),
         name(&options.accel),
+        "--connections".to_owned(),
+        options.connections.to_string(),
     ];
     for (index, path) in side.devices.iter().enumerate() {
         arguments.push("--device".to_owned());

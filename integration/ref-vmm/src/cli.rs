@@ -213,6 +213,9 @@ pub struct Run {
     /// Seconds that the GPUs may stand still while the guest runs, before its driver would call them hung; 0 for not at all.
     #[arg(long, default_value = "1", value_parser = parse_pause)]
     pub gpu_pause: Pause,
+    /// Connections that each VF's state is sent over, for a link on which one is slower than the VF.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub connections: u8,
     /// Seconds that a peer may be silent.
     #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub silence_timeout: Duration,
@@ -260,6 +263,7 @@ impl Run {
             downtime_strict: self.downtime_strict,
             dirty: self.dirty,
             gpu_pause: self.gpu_pause,
+            connections: self.connections,
             ..Limits::default()
         }
     }

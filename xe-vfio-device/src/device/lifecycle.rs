@@ -7,7 +7,7 @@ use crate::state::{
     recover_to_running, reset_to_running,
 };
 use crate::stream::Manifest;
-use crate::transfer::{AttemptId, Cancel};
+use crate::transfer::{AttemptId, Cancel, Leave};
 use crate::xe::{Mismatch, compare, compat::Severity};
 
 /// What a step made of a session.
@@ -132,7 +132,28 @@ impl<P: Passthrough> XeVfioDevice<P> {
         })
     }
 
-    /// STOP -> RUNNING_P2P. Nothing to do further up.
+    /// Has good saves over connections stay in STOP_COPY from now on, or not; see [`Leave`]. [`XeVfioDevice::leave_stop_copy`] is then to be
+    /// called once the destination runs; the ways back to RUNNING need no such call.
+    pub fn leave_later(&self, later: bool) {
+        self.shared().leave = if later { Leave::Later } else { Leave::AtOnce };
+    }
+
+    /// STOP_COPY -> STOP after all of the state was read. Nothing to do in STOP.
+    ///
+    /// # Errors
+    /// [`DeviceError::Transition`] says where the VF is; [`DeviceError::WrongState`] elsewhere than in STOP and STOP_COPY.
+    pub fn leave_stop_copy(&self) -> Result<(), DeviceError> {
+        self.transition("leaving STOP_COPY", DeviceState::Stop, |vf| match vf {
+            AnyVf::Saving(vf) if vf.is_drained() => Ok(vf.finish().map(AnyVf::from)),
+            AnyVf::StreamDead(vf) if vf.dead_state() == DeviceState::StopCopy => {
+                Ok(vf.stop().map(AnyVf::from))
+            }
+            vf @ AnyVf::Stopped(_) => Ok(Ok(vf)),
+            vf => Err(vf),
+        })
+    }
+
+    /// STOP -> RUNNING_P2P, from STOP_COPY too once all of the state was read. Nothing to do further up.
     ///
     /// # Errors
     /// [`DeviceError::Transition`] says where the VF is; [`DeviceError::HandedOver`].
@@ -140,6 +161,10 @@ impl<P: Passthrough> XeVfioDevice<P> {
         self.still_ours()?;
         self.transition("unstopping", DeviceState::RunningP2p, |vf| match vf {
             AnyVf::Stopped(vf) => Ok(vf.unstop().map(AnyVf::from)),
+            // One that has not left STOP_COPY yet comes back with the others of its group.
+            AnyVf::Saving(vf) if vf.is_drained() => {
+                Ok(vf.finish().and_then(|vf| vf.unstop().map(AnyVf::from)))
+            }
             vf @ (AnyVf::RunningP2p(_) | AnyVf::Running(_)) => Ok(Ok(vf)),
             vf => Err(vf),
         })

@@ -46,7 +46,9 @@ use crate::dirty::{All, Strategy};
 use crate::estimate::Moved;
 use crate::state::{AnyVf, DeviceState, MigrationDevice, ResetReason};
 use crate::stream::Manifest;
-use crate::transfer::{AttemptId, Cancel, Context, Deadlines, Progress, ProgressView, Threads};
+use crate::transfer::{
+    AttemptId, Cancel, Context, Deadlines, Leave, Progress, ProgressView, Threads,
+};
 use crate::uapi::{InterruptSignal, MigrationFlags, UapiError};
 
 /// What a VMM may choose.
@@ -107,6 +109,7 @@ struct Shared {
     reset: Option<ResetReason>,
     handed_over: bool,
     moved: Option<(Moved, Instant)>,
+    leave: Leave,
 }
 
 impl<P: Passthrough> XeVfioDevice<P> {
@@ -138,6 +141,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 reset: None,
                 handed_over: false,
                 moved: None,
+                leave: Leave::AtOnce,
             }),
             progress: Progress::default(),
             dirty: Mutex::new(Box::new(All::default())),
@@ -222,6 +226,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             progress: self.progress.clone(),
             interrupt: self.options.interrupt,
             threads: Threads::Auto,
+            leave: shared.leave,
         }
     }
 }

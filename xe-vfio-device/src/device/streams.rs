@@ -15,14 +15,14 @@ use crate::state::{
 };
 use crate::stream::Manifest;
 use crate::transfer::{
-    Connection, Context, Endpoint, FileSink, Gather, Incoming, LoadReport, Loaded, Peer, Peers, PendingFile,
-    Phase, SaveReport, Saved, Sink, Source, load, save, stream_path,
+    Connection, Context, Endpoint, FileSink, Gather, Incoming, LoadReport, Loaded, Peer, Peers,
+    PendingFile, Phase, SaveReport, Saved, Sink, Source, load, save, stream_path,
 };
 use crate::xe::Expectation;
 
 impl<P: Passthrough> XeVfioDevice<P> {
     /// Sends the state of the stopped VF over a connection that was made for it, and waits until the other side has confirmed
-    /// that it is loaded. The VF stays in STOP, or where it will not leave it in STOP_COPY, which changes nothing for the other side.
+    /// that it is loaded. The VF stays in STOP, or in STOP_COPY where it will not leave it or [`XeVfioDevice::leave_later`] was called, which changes nothing for the other side.
     ///
     /// # Errors
     /// [`DeviceError::Save`] says what holds: as a rule that the VF is in STOP with its state. The source must not let its VF
@@ -307,6 +307,10 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 vf.into(),
                 "the VF is in STOP with the state it had".to_owned(),
             ),
+            Ok(Settled::Unsettled(vf @ AnyVf::Saving(_))) => {
+                let now = "the VF is in STOP_COPY, all of its state was read".to_owned();
+                (vf, now)
+            }
             Ok(Settled::Unsettled(vf)) => {
                 tracing::warn!(id = self.id, %vf, "all state was read, but STOP_COPY cannot be left");
                 let now = "the VF stands still in STOP_COPY, all of its state was read".to_owned();

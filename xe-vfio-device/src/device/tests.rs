@@ -16,6 +16,8 @@ use crate::transfer::{Endpoint, Incoming, SaveError};
 use crate::uapi::Errno;
 use crate::xe::{Identity, PciIds, ProbeError, Profile};
 
+mod leave;
+
 const RING: usize = 512;
 
 struct Vmm {

@@ -51,6 +51,9 @@ pub enum GatherError {
     Full,
 }
 
+/// A connection that is turned away.
+type Refused<S> = Box<(Incoming<S>, GatherError)>;
+
 /// Collects the connections of an attempt's streams.
 pub struct Gather<S: Source> {
     attempt: AttemptId,
@@ -86,10 +89,7 @@ impl<S: Source> Gather<S> {
         })
     }
 
-    fn place(
-        &self,
-        incoming: Incoming<S>,
-    ) -> Result<Option<Incoming<S>>, Box<(Incoming<S>, GatherError)>> {
+    fn place(&self, incoming: Incoming<S>) -> Result<Option<Incoming<S>>, Refused<S>> {
         let (part, device) = (incoming.part(), incoming.device_id().to_owned());
         let number = part.number;
         if incoming.attempt() != self.attempt {

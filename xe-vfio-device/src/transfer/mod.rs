@@ -18,8 +18,8 @@ mod drain;
 mod endpoint;
 mod error;
 mod file;
-mod handover;
 mod gather;
+mod handover;
 mod incoming;
 mod load;
 mod ordered;
@@ -39,8 +39,8 @@ pub use deadlines::Deadlines;
 pub use endpoint::{Endpoint, EndpointError, Listener};
 pub use error::{LoadError, SaveError};
 pub use file::{FileFrames, PendingFile, stream_path};
-pub use handover::hand_over;
 pub use gather::{Gather, GatherError};
+pub use handover::hand_over;
 pub use incoming::{Incoming, Source};
 pub use load::{LoadReport, Loaded, load};
 pub use progress::{Phase, Progress, ProgressView};
@@ -68,6 +68,20 @@ pub struct Context {
     pub interrupt: Option<InterruptSignal>,
     /// Threads of this side.
     pub threads: Threads,
+    /// When a save leaves STOP_COPY.
+    pub leave: Leave,
+}
+
+/// When a save leaves STOP_COPY for STOP, after all of the state was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Leave {
+    /// At once, while the destination restores: it costs the downtime nothing unless the kernel takes longer than the destination. What
+    /// a save answers is a VF in STOP.
+    #[default]
+    AtOnce,
+    /// Not before the caller says so: a good save over a connection answers a VF in STOP_COPY, all of it read
+    /// ([`Settled::Unsettled`](crate::state::Settled::Unsettled)). Whatever the kernel does there, it is not in the guest's downtime.
+    Later,
 }
 
 /// An error with all its causes, for those who get it as text.

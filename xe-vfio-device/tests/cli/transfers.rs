@@ -109,7 +109,7 @@ fn moves(listen: &str) {
     ]);
     let line = destination.hears("Listening on ");
     let to = line.trim_start_matches("Listening on ");
-    let run = host.run(&["save", &host.path(1), "--to", to]);
+    let run = host.run(&["save", &host.path(1), "--to", to, "--connections", "3"]);
     run.succeeds();
     assert!(
         run.stdout()

@@ -47,6 +47,8 @@ pub struct Limits {
     pub gpu_pause: Pause,
     /// Whether the destination is a process of this host that gets the VFs' data fds instead of their state.
     pub local: bool,
+    /// Connections of each VF's stream, 1 to 8.
+    pub connections: u8,
 }
 
 impl Default for Limits {
@@ -63,6 +65,7 @@ impl Default for Limits {
             dirty: Wish::Auto,
             gpu_pause: Pause::default(),
             local: false,
+            connections: 1,
         }
     }
 }

@@ -132,6 +132,9 @@ pub struct Save {
     /// A file, tcp:HOST:PORT or unix:PATH
     #[arg(long, value_name = "FILE|URL", value_parser = place)]
     pub to: Endpoint,
+    /// Connections that the state is sent over
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub connections: u8,
     /// The device's name in the stream
     #[arg(long, default_value = "vf0")]
     pub id: String,

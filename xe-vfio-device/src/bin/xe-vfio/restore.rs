@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use xe_vfio_device::estimate::Route;
 use xe_vfio_device::transfer::{
-    AttemptId, Cancel, Deadlines, Endpoint, Incoming, Progress, Source,
+    AttemptId, Cancel, Deadlines, Endpoint, Gather, Incoming, Progress, Source,
 };
 
 use crate::cli::Restore;
@@ -47,7 +47,7 @@ pub fn run(arguments: &Restore, output: Output) -> Result<(), Failure> {
     restore(&opened, incoming, arguments, output)
 }
 
-/// Waits for a connection and reads its stream's opening.
+/// Waits for a connection, or for all of a split stream's, and reads the opening.
 fn accept(arguments: &Restore, output: Output) -> Result<Incoming<impl Source + use<>>, Cause> {
     let listener = arguments.from.listen()?;
     output.note(&format!("Listening on {}", listener.endpoint()));
@@ -57,12 +57,20 @@ fn accept(arguments: &Restore, output: Output) -> Result<Incoming<impl Source + 
         ..Deadlines::default()
     };
     watched("Waiting", &Progress::default(), &cancel, || {
-        let connection = listener.accept(arguments.wait.unwrap_or(FOR_EVER), &cancel)?;
-        let _registration = connection
-            .closer()
-            .ok()
-            .map(|closer| cancel.register(closer));
-        Incoming::accept(connection, &deadlines).map_err(Cause::Opening)
+        // The first opening says how many connections there are; they wait together, and end together on cancel.
+        let gather = Gather::new(arguments.ending.attempt);
+        let mut registrations = Vec::new();
+        loop {
+            let connection = listener.accept(arguments.wait.unwrap_or(FOR_EVER), &cancel)?;
+            let closer = connection.closer().ok();
+            registrations.extend(closer.map(|closer| cancel.register(closer)));
+            let incoming = Incoming::accept(connection, &deadlines).map_err(Cause::Opening)?;
+            match gather.add(incoming, &deadlines) {
+                Ok(Some(whole)) => return Ok(whole),
+                Ok(None) => {}
+                Err(error) => output.note(&format!("A connection is refused: {error}")),
+            }
+        }
     })
 }
 

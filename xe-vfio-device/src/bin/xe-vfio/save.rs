@@ -3,7 +3,7 @@
 
 use serde_json::json;
 use xe_vfio_device::estimate::Route;
-use xe_vfio_device::transfer::{Cancel, Endpoint, SaveReport};
+use xe_vfio_device::transfer::{Cancel, Deadlines, Endpoint, SaveReport};
 
 use crate::cli::Save;
 use crate::failure::{Cause, Failure};
@@ -92,24 +92,31 @@ pub fn run(arguments: &Save, output: Output) -> Result<(), Failure> {
 }
 
 /// Connects while the VF runs, stops it and sends its state.
-fn stop_and_send(device: &Device, arguments: &Save, cancel: &Cancel) -> Result<SaveReport, Cause> {
-    let to = &arguments.to;
-    let connection = match to {
-        Endpoint::File(_) => None,
-        peer => Some(peer.connect(xe_vfio_device::transfer::Deadlines::default().connect)?),
+fn stop_and_send(device: &Device, save: &Save, cancel: &Cancel) -> Result<SaveReport, Cause> {
+    let count = match &save.to {
+        Endpoint::File(_) => 0,
+        _ if save.hand_over => 1,
+        _ => save.connections,
     };
+    let mut connections = (0..count)
+        .map(|_| save.to.connect(Deadlines::default().connect))
+        .collect::<Result<Vec<_>, _>>()?;
     // One that waits for the stream's opening is let go at once.
-    let registration = connection
-        .as_ref()
-        .and_then(|connection| connection.closer().ok())
-        .map(|closer| cancel.register(closer));
+    let registrations: Vec<_> = connections
+        .iter()
+        .filter_map(|connection| connection.closer().ok())
+        .map(|closer| cancel.register(closer))
+        .collect();
     device.quiesce()?;
     device.stop()?;
-    // From here on the transfer ends its connection itself.
-    drop(registration);
-    Ok(match connection {
-        Some(connection) if arguments.hand_over => device.send_fd_over(connection)?,
-        Some(connection) => device.send_over(connection)?,
-        None => device.send_to(to)?,
+    // From here on the transfer ends its connections itself.
+    drop(registrations);
+    Ok(match connections.pop() {
+        Some(connection) if save.hand_over => device.send_fd_over(connection)?,
+        Some(connection) => {
+            connections.push(connection);
+            device.send_over_all(connections)?
+        }
+        None => device.send_to(&save.to)?,
     })
 }

@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::sink::Sink;
 use super::stages::Stages;
 use super::watchdog::{Watch, WatchError, watched};
-use super::{Context, chain};
+use super::{Context, Leave, chain};
 use crate::state::{AnyVf, MigrationDevice, Settled, Stopped, Stuck, Vf, settle};
 use crate::stream::{Encoder, Flags, Manifest, Outlet, StreamError, Totals};
 use crate::uapi::UapiError;
@@ -191,8 +191,11 @@ impl<S: Sink> Job<'_, S> {
 
         self.context.progress.enter(Phase::Confirm);
         let started = Instant::now();
-        // The receiver restores meanwhile.
-        let stopped = saving.finish();
+        // The receiver restores meanwhile. A file has nobody who waits for it.
+        let stopped = match self.context.leave {
+            Leave::Later if !self.sink.get().is_file() => Err(saving.into()),
+            _ => saving.finish().map_err(|stuck| stuck.vf),
+        };
         let confirmed = self
             .sink
             .get()
@@ -216,8 +219,8 @@ impl<S: Sink> Job<'_, S> {
         let vf = match stopped {
             Ok(vf) => Ok(Settled::Stopped(vf)),
             // The receiver has the state: no reason to lose it here as well before it is known whether the VM comes back.
-            Err(stuck) if result.is_ok() => Ok(Settled::Unsettled(stuck.vf)),
-            Err(stuck) => settle(stuck.vf, Buffer::zeroed().bytes(), &mut |_| {}),
+            Err(vf) if result.is_ok() => Ok(Settled::Unsettled(vf)),
+            Err(vf) => settle(vf, Buffer::zeroed().bytes(), &mut |_| {}),
         };
         Saved { vf, result }
     }

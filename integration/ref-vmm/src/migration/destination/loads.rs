@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use xe_vfio_device::transfer::{AttemptId, Gather, Peer};
+
+use super::super::prefix::Prefixed;
 use super::Error;
 use crate::vm::Vf;
 
@@ -15,16 +18,19 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Which VFs have been loaded.
 pub(super) struct Loads<'a> {
     devices: &'a [Vf],
+    /// Connections of streams of which not all are here.
+    pub(super) gather: Gather<Peer<Prefixed>>,
     done: Mutex<BTreeMap<String, Result<(), String>>>,
     changed: Condvar,
     count: AtomicU64,
 }
 
 impl<'a> Loads<'a> {
-    pub(super) fn new(devices: &'a [Vf]) -> Self {
+    pub(super) fn new(devices: &'a [Vf], attempt: AttemptId) -> Self {
         let (done, changed) = (Mutex::default(), Condvar::new());
         Self {
             devices,
+            gather: Gather::new(attempt),
             done,
             changed,
             count: AtomicU64::new(0),
@@ -106,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_busy_vf_is_waited_for_longer_than_an_idle_one() {
-        let loads = Loads::new(&[]);
+        let loads = Loads::new(&[], AttemptId::NONE);
         let patience = Duration::from_millis(50);
         let asked = AtomicU64::new(0);
         let busy_at_first = || asked.fetch_add(1, Ordering::SeqCst) < 3;
@@ -118,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_busy_vf_is_activity_and_an_idle_one_is_not() {
-        let loads = Loads::new(&[]);
+        let loads = Loads::new(&[], AttemptId::NONE);
         assert_ne!(loads.activity_while(true), loads.activity_while(true));
         assert_eq!(loads.activity_while(false), loads.activity_while(false));
     }

@@ -3,7 +3,7 @@
 //! the guest only after go.
 //!
 //! One listener takes all connections. The first one with this VMM's magic is the attempt; while it lasts, the others are
-//! streams of VFs, told apart by the manifest that each begins with. Whatever fails, the VFs are reset and closed before
+//! streams of VFs, or parts of them, told apart by the manifest that each begins with. Whatever fails, the VFs are reset and closed before
 //! the source hears of it, and the listener waits for the next attempt.
 
 mod error;
@@ -214,7 +214,7 @@ impl Destination {
             lease_ms: u64::try_from(self.limits.lease.as_millis()).unwrap_or(u64::MAX),
             prepare_ms: ms(started.elapsed()),
         };
-        let loads = Loads::new(vm.devices());
+        let loads = Loads::new(vm.devices(), attempt);
         for device in vm.devices() {
             watch.add(device.cancel_handle());
             watch.add_device(device.device_id(), device.progress());

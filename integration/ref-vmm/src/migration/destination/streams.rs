@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The VFs' streams of an attempt, each on a connection of its own beside the main one.
+//! The VFs' streams of an attempt, each on one connection or several beside the main one.
 
 use std::thread::Builder;
 use std::time::Duration;
 
 use xe_vfio_device::device::DeviceError;
-use xe_vfio_device::transfer::{Cancel, Connection, EndpointError, Incoming, Listener};
+use xe_vfio_device::transfer::{Cancel, Connection, EndpointError, Incoming, Listener, Peer};
 
 use super::super::channel::Channel;
 use super::super::prefix::Prefixed;
@@ -13,6 +13,7 @@ use super::super::protocol::Kind;
 use super::super::report::ms;
 use super::Destination;
 use super::loads::Loads;
+use crate::vm::Vf;
 
 /// How long the acceptor waits before it looks whether it is still needed: the attempt ends so much later.
 pub(super) const ACCEPT_SLICE: Duration = Duration::from_millis(10);
@@ -69,39 +70,51 @@ impl Destination {
             }
             return;
         }
-        match Incoming::accept(prefixed, deadlines) {
-            Ok(incoming) => match loads.device(incoming.device_id()) {
-                Some(device) => {
-                    let id = device.device_id();
-                    let handed_over = incoming.hands_over();
-                    let result = device.load_from(incoming);
-                    let result = match result {
-                        Ok(report) => {
-                            tracing::info!(
-                                id,
-                                handed_over,
-                                bytes = report.totals.payload_bytes,
-                                stream_ms = ms(report.stream),
-                                confirm_ms = ms(report.confirm),
-                                "VF loaded"
-                            );
-                            Ok(())
-                        }
-                        // A stray stream, refused; the right one may still come.
-                        Err(e @ (DeviceError::OtherAttempt { .. } | DeviceError::Busy { .. })) => {
-                            tracing::warn!(id, error = crate::describe(&e), "stream refused");
-                            return;
-                        }
-                        Err(error) => Err(crate::describe(&error)),
-                    };
-                    loads.done(id, result);
-                }
-                None => incoming.refuse("no VF of that name is awaited", deadlines),
-            },
-            Err(error) => tracing::warn!(
-                error = crate::describe(&error),
-                "a stream without a good opening"
-            ),
+        let incoming = match Incoming::accept(prefixed, deadlines) {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                let error = crate::describe(&error);
+                tracing::warn!(error, "a stream without a good opening");
+                return;
+            }
+        };
+        let Some(device) = loads.device(incoming.device_id()) else {
+            incoming.refuse("no VF of that name is awaited", deadlines);
+            return;
+        };
+        match loads.gather.add(incoming, deadlines) {
+            Ok(Some(whole)) => load(device, whole, loads),
+            // The thread of its last connection loads it.
+            Ok(None) => {}
+            Err(error) => {
+                let id = device.device_id();
+                tracing::warn!(id, %error, "a connection is refused");
+            }
         }
     }
+}
+
+fn load(device: &Vf, stream: Incoming<Peer<Prefixed>>, loads: &Loads<'_>) {
+    let id = device.device_id();
+    let handed_over = stream.hands_over();
+    let result = match device.load_from(stream) {
+        Ok(report) => {
+            tracing::info!(
+                id,
+                handed_over,
+                bytes = report.totals.payload_bytes,
+                stream_ms = ms(report.stream),
+                confirm_ms = ms(report.confirm),
+                "VF loaded"
+            );
+            Ok(())
+        }
+        // A stray stream, refused; the right one may still come.
+        Err(e @ (DeviceError::OtherAttempt { .. } | DeviceError::Busy { .. })) => {
+            tracing::warn!(id, error = crate::describe(&e), "stream refused");
+            return;
+        }
+        Err(error) => Err(crate::describe(&error)),
+    };
+    loads.done(id, result);
 }

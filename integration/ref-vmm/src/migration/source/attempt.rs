@@ -193,6 +193,7 @@ impl<'a> Attempt<'a> {
             .map_err(|_| Error::Attempt(ready.attempt.clone()))?;
         for device in self.vm.devices() {
             self.watch.add(device.begin_attempt(attempt));
+            device.leave_later(true);
             self.watch.add_device(device.device_id(), device.progress());
         }
         self.report.prepare_ms = ready.prepare_ms;
@@ -299,7 +300,7 @@ impl<'a> Attempt<'a> {
             known: None,
             until: None,
         };
-        let (vm, endpoint, local) = (&*self.vm, self.endpoint, self.limits.local);
+        let (vm, endpoint, limits) = (&*self.vm, self.endpoint, self.limits);
         // The first failure is the reason; it ends the other streams, whose failures are only its consequence.
         let first_failure: Mutex<Option<DeviceError>> = Mutex::new(None);
         let give_up = || vm.devices().iter().for_each(|d| d.cancel_handle().cancel());
@@ -315,10 +316,10 @@ impl<'a> Attempt<'a> {
             let mut threads = Vec::new();
             let started = vm.devices().iter().try_for_each(|device| {
                 let send = || {
-                    let sent = if local {
+                    let sent = if limits.local {
                         device.send_fd_to(endpoint)
                     } else {
-                        device.send_to(endpoint)
+                        device.send_to_over(endpoint, limits.connections)
                     };
                     sent.map_err(failed).ok()
                 };
@@ -360,9 +361,10 @@ impl<'a> Attempt<'a> {
         self.report.last_pass_bytes = sent;
         self.note_pass(begun, took, sent);
         for (device, report) in self.vm.devices().iter().zip(reports.into_iter().flatten()) {
-            self.report
-                .devices
-                .insert(device.device_id().to_owned(), device_report(&report, local));
+            self.report.devices.insert(
+                device.device_id().to_owned(),
+                device_report(&report, limits.local),
+            );
         }
         Ok(())
     }

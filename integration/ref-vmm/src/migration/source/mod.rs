@@ -83,6 +83,11 @@ pub fn send(
                     for device in vm.devices_mut() {
                         // The crate refuses to run the VF here from now on.
                         let _ = device.complete_migration();
+                        // The guest runs elsewhere: whatever this takes, and whether it works, nobody waits for it.
+                        if let Err(error) = device.leave_stop_copy() {
+                            let error = crate::describe(&error);
+                            tracing::warn!(id = device.device_id(), error, "left in STOP_COPY");
+                        }
                     }
                     Outcome::HandedOver { report }
                 }
