@@ -241,6 +241,7 @@ impl<'a> Runner<'a> {
         };
         let carrying = match row.way {
             Way::Plain => Carrying::Plain,
+            Way::TcpSplit => Carrying::Split,
             Way::Handover => Carrying::DataFd,
             _ => Carrying::Stream,
         };

@@ -18,6 +18,8 @@ const GIB: u64 = 1 << 30;
 pub enum Way {
     /// TCP over loopback.
     Tcp,
+    /// TCP over loopback, four connections for each VF.
+    TcpSplit,
     /// TCP without the crate's pipeline: data fds and socket alone.
     Plain,
     /// A unix socket.
@@ -51,8 +53,9 @@ pub enum FloorKind {
 
 impl Way {
     /// All of them, in the table's order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Tcp,
+        Self::TcpSplit,
         Self::Plain,
         Self::Unix,
         Self::Handover,
@@ -69,6 +72,7 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::TcpSplit => "tcp x4",
             Self::Plain => "plain",
             Self::Unix => "unix",
             Self::Handover => "hand-over",
@@ -126,7 +130,8 @@ impl Way {
             .concat(),
             Self::Unix | Self::Handover => [gib(&[Random, Half, Zero], 1), large.to_vec()].concat(),
             Self::Qemu => gib(&[Random, Zero], 1),
-            Self::Plain
+            Self::TcpSplit
+            | Self::Plain
             | Self::Save
             | Self::Restore
             | Self::Vmm
@@ -165,7 +170,7 @@ impl Row {
     pub fn guess(&self) -> Duration {
         let gib = self.size as f64 / GIB as f64;
         Duration::from_secs_f64(match self.way {
-            Way::Tcp | Way::Plain | Way::Unix | Way::Handover => 0.2 + 1.6 * gib,
+            Way::Tcp | Way::TcpSplit | Way::Plain | Way::Unix | Way::Handover => 0.2 + 1.6 * gib,
             Way::Save | Way::Restore => 1.0 + 8.0 * gib,
             Way::Vmm | Way::CloudHypervisor | Way::Qemu => 6.0 + 6.0 * gib,
             Way::CloudHypervisorUnpatched => 8.0 + 20.0 * gib,

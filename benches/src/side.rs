@@ -14,7 +14,9 @@ use anyhow::{Context, bail};
 use host_sim::boundary;
 use host_sim::host::Host;
 use serde::{Deserialize, Serialize};
-use xe_vfio_device::transfer::{Cancel, Deadlines, Endpoint, Incoming};
+use xe_vfio_device::transfer::{
+    AttemptId, Cancel, Connection, Deadlines, Endpoint, Gather, Incoming,
+};
 
 use crate::vf::{Device, open};
 use crate::{plain, usage};
@@ -50,10 +52,22 @@ pub enum Role {
 pub enum Carrying {
     /// The crate's stream.
     Stream,
+    /// The crate's stream over several connections, [`SPLIT`] for each device.
+    Split,
     /// State without anything of the crate's pipeline.
     Plain,
     /// The data fd.
     DataFd,
+}
+
+/// Connections of a stream that is split.
+const SPLIT: usize = 4;
+
+impl Carrying {
+    /// Connections of each device.
+    fn connections(self) -> usize {
+        if self == Self::Split { SPLIT } else { 1 }
+    }
 }
 
 /// A side waits for its line.
@@ -135,7 +149,7 @@ fn source(devices: &[Device], carrying: Carrying) -> anyhow::Result<()> {
 fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::Result<Outcome> {
     let mut connections = Vec::new();
     if !matches!(endpoint, Endpoint::File(_)) {
-        for _ in devices {
+        for _ in 0..devices.len() * carrying.connections() {
             connections.push(endpoint.connect(Deadlines::default().connect)?);
         }
     }
@@ -144,9 +158,16 @@ fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::
     let jobs: Vec<_> = devices
         .iter()
         .map(|device| {
-            let connection = connections.next();
+            let mut mine: Vec<_> = connections.by_ref().take(carrying.connections()).collect();
             move || {
-                let report = match connection {
+                if carrying == Carrying::Split {
+                    let report = device.send_over_all(mine)?;
+                    return Ok(Moved {
+                        state: report.totals.payload_bytes,
+                        stream: report.totals.wire_bytes,
+                    });
+                }
+                let report = match mine.pop() {
                     Some(connection) if carrying == Carrying::Plain => {
                         let bytes = plain::send(device, connection)?;
                         return Ok(Moved {
@@ -194,8 +215,11 @@ fn destination(
         url: listener.endpoint().to_string(),
     })?;
     let mut connections = Vec::new();
-    for _ in devices {
+    for _ in 0..devices.len() * carrying.connections() {
         connections.push(listener.accept(Deadlines::default().connect, &Cancel::new())?);
+    }
+    if carrying == Carrying::Split {
+        return loaded_split(devices, connections);
     }
     let jobs: Vec<_> = connections
         .into_iter()
@@ -223,6 +247,36 @@ fn destination(
         })
         .collect();
     measured(jobs)
+}
+
+/// Loads each device from its connections, whichever those are.
+fn loaded_split(
+    devices: &[Device],
+    connections: Vec<Box<dyn Connection>>,
+) -> anyhow::Result<Outcome> {
+    let deadlines = Deadlines::default();
+    let gather = Gather::new(AttemptId::NONE);
+    let load = || {
+        let mut moved = Vec::new();
+        for connection in connections {
+            let incoming = Incoming::accept(connection, &deadlines)?;
+            if let Some(whole) = gather.add(incoming, &deadlines)? {
+                let named = devices
+                    .iter()
+                    .find(|device| device.device_id() == whole.device_id());
+                let report = named.context("no such device")?.load_from(whole)?;
+                moved.push(Moved {
+                    state: report.totals.payload_bytes,
+                    stream: report.totals.wire_bytes,
+                });
+            }
+        }
+        anyhow::Ok(moved)
+    };
+    let before = usage::cpu();
+    let (memory, moved) = usage::peak(load);
+    let cpu = usage::cpu().saturating_sub(before).as_secs_f64();
+    Ok(Outcome(cpu, memory, moved?))
 }
 
 /// Runs the jobs, each on its thread.
