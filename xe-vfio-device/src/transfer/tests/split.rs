@@ -2,9 +2,17 @@
 //! A VF's frames over several connections: what arrives, and what holds when one of the connections fails.
 
 use super::*;
-use crate::stream::DecodeFault;
+use crate::stream::{DecodeFault, Encoder, Frame, Outlet};
+use crate::xe::Parser;
 
 type Boxed = Box<dyn Connection>;
+
+/// With a deadline that no thread of a busy machine misses.
+fn patient() -> Context {
+    let mut context = short();
+    context.deadlines.network = Duration::from_secs(20);
+    context
+}
 
 /// Both ends of `count` connections.
 fn pairs(count: usize) -> (Vec<Boxed>, Vec<Boxed>) {
@@ -66,7 +74,7 @@ fn a_state_arrives_over_any_number_of_connections() {
             FakeVf::new(packets(9), RING),
         );
         source.kernel().read_most = 300_001;
-        let (saved, loaded) = moved_over(&source, &destination, pairs(count), &short());
+        let (saved, loaded) = moved_over(&source, &destination, pairs(count), &patient());
         assert_kept(&saved);
         let (saved, loaded) = (saved.result.unwrap(), loaded.result.unwrap());
         assert_eq!(saved.account, loaded.account);
@@ -144,7 +152,7 @@ fn a_connection_that_dies_in_the_middle_ends_the_transfer_and_the_guest_keeps_it
         let dying = counting(inner, after, |connection| connection.closer().unwrap()());
         here.insert(number, dying);
         let started = Instant::now();
-        let (saved, loaded) = moved_over(&source, &destination, (here, there), &short());
+        let (saved, loaded) = moved_over(&source, &destination, (here, there), &patient());
         assert!(started.elapsed() < Duration::from_secs(20));
         assert_kept(&saved);
         assert_eq!(source.kernel().resets, 0);
@@ -171,7 +179,7 @@ fn a_slow_connection_holds_nothing_up_but_its_own_frames() {
         thread::sleep(Duration::from_millis(300));
     });
     here.push(slow);
-    let (saved, loaded) = moved_over(&source, &destination, (here, there), &short());
+    let (saved, loaded) = moved_over(&source, &destination, (here, there), &patient());
     assert!(saved.result.is_ok() && loaded.result.is_ok());
 }
 
@@ -186,7 +194,7 @@ fn a_silent_connection_is_given_up_at_the_deadline() {
         thread::sleep(Duration::from_millis(2500));
     });
     here.push(stuck);
-    let mut context = short();
+    let mut context = patient();
     context.deadlines.network = Duration::from_millis(500);
     let started = Instant::now();
     let (saved, loaded) = moved_over(&source, &destination, (here, there), &context);
@@ -207,7 +215,7 @@ fn a_destination_that_refuses_is_heard_over_several_connections() {
         let source = FakeVf::new(packets(64 << 20), 1 << 20);
         let destination =
             FakeVf::new(packets(9), RING).with_fault(Call::Write, threads, libc::ENODEV);
-        let (saved, loaded) = moved_over(&source, &destination, pairs(4), &short());
+        let (saved, loaded) = moved_over(&source, &destination, pairs(4), &patient());
         let Err(SaveError::Refused { vf, reason }) = &saved.result else {
             panic!("{:?}", saved.result)
         };
@@ -224,7 +232,7 @@ fn a_cancel_ends_all_connections_on_either_side() {
         let source = FakeVf::new(packets(64 << 20), 1 << 20);
         source.kernel().delay = Duration::from_millis(2);
         let destination = FakeVf::new(packets(9), RING);
-        let (ours, theirs) = (short(), short());
+        let (ours, theirs) = (patient(), patient());
         let (here, there) = pairs(4);
         let (saved, loaded) = thread::scope(|scope| {
             let loaded = scope.spawn(|| {
@@ -260,34 +268,27 @@ fn a_cancel_ends_all_connections_on_either_side() {
     }
 }
 
-/// The bytes of each connection of a stream over `count`, in any order that the sender made.
+/// The bytes of each connection of a stream over `count`, frames dealt in turn.
 fn recorded(count: usize) -> Vec<Vec<u8>> {
-    let source = FakeVf::new(packets(SIZE), RING);
-    source.kernel().read_most = 100_000;
-    let (here, there) = pairs(count);
-    thread::scope(|scope| {
-        let readers: Vec<_> = there
-            .into_iter()
-            .map(|mut there| {
-                scope.spawn(move || {
-                    let mut bytes = Vec::new();
-                    _ = there.set_timeout(Duration::from_millis(800));
-                    _ = there.read_to_end(&mut bytes);
-                    bytes
-                })
-            })
-            .collect();
-        let saved = send_over(&source, here, &short());
-        assert!(saved.result.is_err(), "nobody confirms");
-        readers.into_iter().map(|r| r.join().unwrap()).collect()
-    })
+    let size = crate::stream::frame::FRAME_DEFAULT;
+    let split = Encoder::split(&manifest(), size, AttemptId::NONE, count as u8);
+    let (mut encoder, mut streams) = split.unwrap();
+    let (mut parser, mut frame) = (Parser::new(Expectation::any()), Frame::new());
+    for (number, payload) in packets(SIZE).chunks(100_000).enumerate() {
+        parser.observe(payload).unwrap();
+        encoder.frame(payload, &mut frame);
+        let mut outlet = Outlet::new(&mut streams[number % count]);
+        outlet.frame(&frame, payload).unwrap();
+    }
+    let (end, _) = encoder.end(*parser.finish().unwrap().by_kind());
+    streams[0].extend(end);
+    streams
 }
 
 /// Plays recorded connections to a destination.
 fn played(streams: Vec<Vec<u8>>) -> (Loaded<FakeVf>, FakeVf) {
     let destination = FakeVf::new(packets(9), RING);
-    let mut context = short();
-    context.deadlines.network = Duration::from_millis(400);
+    let context = patient();
     let (here, there) = pairs(streams.len());
     let loaded = thread::scope(|scope| {
         for (mut here, bytes) in here.into_iter().zip(streams) {
@@ -369,7 +370,7 @@ fn connections_that_do_not_belong_together_are_refused_and_told() {
     ];
     for (streams, what) in cases {
         let gather = Gather::new(AttemptId::NONE);
-        let context = short();
+        let context = patient();
         let last = streams.len() - 1;
         for (number, bytes) in streams.into_iter().enumerate() {
             let (mut here, there) = UnixStream::pair().unwrap();
@@ -402,7 +403,7 @@ fn a_slow_vf_holds_up_all_connections_and_the_source_behind_them() {
         FakeVf::new(packets(9), RING),
     );
     destination.kernel().delay = Duration::from_millis(200);
-    let (ours, theirs) = (short(), short());
+    let (ours, theirs) = (patient(), patient());
     let sent = ours.progress.clone();
     let (here, there) = pairs(8);
     let ahead = thread::scope(|scope| {
