@@ -98,7 +98,7 @@ pub fn moves(case: Case, count: usize, history: &Path) -> Vec<Move> {
         let fill = ["--vf", &vf, case.content, "--from", "4M", "--seed", &vf];
         rig.source_host.command("fill", &fill).expect("fill");
     }
-    (0..count)
+    let moved = (0..count)
         .map(|number| {
             let url = match case.transport {
                 Transport::Tcp => rig.tcp_url(),
@@ -115,5 +115,8 @@ pub fn moves(case: Case, count: usize, history: &Path) -> Vec<Move> {
             std::mem::swap(&mut rig.source_host, &mut rig.destination_host);
             Move::of(&answer).unwrap_or_else(|| panic!("no prediction in {answer}"))
         })
-        .collect()
+        .collect();
+    rig.source.remote(&["shutdown"]).expect("shutdown");
+    rig.source.wait().expect("the last VMM ends");
+    moved
 }

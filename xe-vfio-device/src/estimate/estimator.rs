@@ -181,7 +181,7 @@ impl Estimator {
     fn correct(&self, work: &Work, share: f64) -> Correction {
         let mut ratios = Samples::default();
         let mut like = 0;
-        for (age, seen) in self.history.newest_first().enumerate() {
+        for (age, seen) in self.history.aged() {
             let again = seen.work();
             let shares: Vec<f64> = again
                 .lanes
@@ -224,7 +224,7 @@ impl Estimator {
     /// What surrounds the streams: hardly less, likely, hardly more. Nothing with no VM seen and none asked for.
     fn around(&self, work: &Work, share: f64) -> (f64, f64, f64) {
         let mut samples = Samples::default();
-        for (age, seen) in self.history.newest_first().enumerate() {
+        for (age, seen) in self.history.aged() {
             if seen.is_of_a_source() {
                 let weight = likeness(work, share, seen, age);
                 samples.add(seen.around.as_secs_f64(), weight);

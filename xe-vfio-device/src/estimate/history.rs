@@ -39,6 +39,16 @@ impl History {
         self.0.iter().rev()
     }
 
+    /// From the newest to the oldest, each with how many of its side came after it: both ends of a migration may be noted in one place.
+    pub(super) fn aged(&self) -> impl Iterator<Item = (usize, &Finished)> {
+        let mut later = [0, 0];
+        self.newest_first().map(move |finished| {
+            let count = &mut later[usize::from(finished.is_of_a_source())];
+            *count += 1;
+            (*count - 1, finished)
+        })
+    }
+
     /// From the oldest to the newest.
     pub(super) fn oldest_first(&self) -> impl Iterator<Item = &Finished> {
         self.0.iter()

@@ -60,6 +60,8 @@ pub struct Costs {
 
 /// Connections of unknown speed: 10 Gbit/s.
 const LINK: f64 = 1.25e9;
+/// Sockets between two processes of one machine: the kernel copies twice, and switches.
+const LOCAL: f64 = 3.0e9;
 /// Disks of unknown speed.
 const DISK: f64 = 1.0e9;
 /// Fewer bytes than these tell nothing of a rate.
@@ -152,8 +154,7 @@ fn link(machine: &Machine, past: &Past<'_>) -> Known {
         (_, Route::HandOver) => (0.0, Basis::Measured),
         (_, Route::File) => (1.0 / DISK, Basis::Guessed),
         (Some(cost), _) => (cost, Basis::Measured),
-        // The kernel copies twice, and switches.
-        (None, _) if work.hosts.shared(work.route) => (4.0 * copy, Basis::Guessed),
+        (None, _) if work.hosts.shared(work.route) => (1.0 / LOCAL, Basis::Guessed),
         (None, _) => (1.0 / LINK, Basis::Guessed),
     };
     or(seen, otherwise, basis)
@@ -174,8 +175,8 @@ struct Past<'a> {
 impl Past<'_> {
     /// Transfers with their weights.
     fn weighed(&self) -> impl Iterator<Item = (&Finished, f64)> {
-        let newest = self.history.newest_first().enumerate();
-        newest.map(|(age, seen)| (seen, likeness(self.work, self.zeros, seen, age)))
+        let aged = self.history.aged();
+        aged.map(|(age, seen)| (seen, likeness(self.work, self.zeros, seen, age)))
     }
 
     /// What a byte has cost a lane that has the cores for itself.

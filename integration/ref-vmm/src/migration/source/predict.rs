@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vm_migration::protocol::MemoryRange;
+use xe_vfio_device::dirty::{Kind, Wish};
 use xe_vfio_device::estimate::{Cost, Estimate, Goal, Hosts, Route, Verdict, Work};
 
 use super::super::report::{PredictionReport, ms};
@@ -37,6 +38,10 @@ impl Attempt<'_> {
     pub(super) fn predict_start(&mut self) -> Result<(), Error> {
         self.forecaster.begin();
         let mut work = self.work(self.limits.few_bytes)?;
+        // The VFs' strategies are chosen later; until then each would leave all to the end.
+        if self.limits.dirty != Wish::Only(Kind::All) {
+            work.memory_bytes = self.limits.few_bytes;
+        }
         work.memory_bytes = work.memory_bytes.min(self.vm.ram().size());
         let estimate = self.forecaster.estimate(&work);
         self.tell("start", &estimate);
