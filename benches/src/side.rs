@@ -52,7 +52,7 @@ pub enum Role {
 pub enum Carrying {
     /// The crate's stream.
     Stream,
-    /// The crate's stream over several connections, [`SPLIT`] for each device.
+    /// The crate's stream over several connections for each device.
     Split,
     /// State without anything of the crate's pipeline.
     Plain,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Where the frames of state stand in a file: what the index frame before the end record holds.
 //!
-//! A writer notes an [`Entry`] for each frame ([`Noted`]). A reader that takes frames in their order compares the index with what came
-//! without keeping any of it ([`Compared`]). A reader that wants frames out of their order finds the index from the file's end and
+//! A writer notes an [`Entry`] for each frame (`Noted`). A reader that takes frames in their order compares the index with what came
+//! without keeping any of it (`Compared`). A reader that wants frames out of their order finds the index from the file's end and
 //! gets an [`Index`], which agrees with itself and with the file's length; whether it agrees with the frames, each frame's own number and checksum
 //! tell, and in the end `Compared`.
 
