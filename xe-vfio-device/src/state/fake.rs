@@ -344,6 +344,9 @@ impl DataStream for FakeStream {
             return fail(libc::EBADF);
         };
         content.extend_from_slice(&bytes[..most]);
+        let delay = kernel.delay;
+        drop(kernel);
+        std::thread::sleep(delay);
         Ok(most)
     }
 }

@@ -93,7 +93,7 @@ fn a_cancelled_load_from_a_file_leaves_the_vf_clean() {
         saved_to(PendingFile::create(&path).unwrap(), packets(16 << 20));
         let destination = FakeVf::new(packets(9), RING);
         // Time for the cancel to come long before the last frame.
-        destination.kernel().delay = Duration::from_millis(100);
+        destination.kernel().delay = Duration::from_millis(1);
         let context = short();
         let (cancel, progress) = (context.cancel.clone(), context.progress.clone());
         let loaded = thread::scope(|scope| {

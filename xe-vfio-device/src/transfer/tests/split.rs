@@ -402,10 +402,17 @@ fn a_slow_vf_holds_up_all_connections_and_the_source_behind_them() {
         FakeVf::new(packets(STATE), 1 << 20),
         FakeVf::new(packets(9), RING),
     );
-    destination.kernel().delay = Duration::from_millis(200);
+    // For each 1000 bytes: a second a frame.
+    destination.kernel().delay = Duration::from_millis(1);
     let (ours, theirs) = (patient(), patient());
     let sent = ours.progress.clone();
-    let (here, there) = pairs(8);
+    // Of unix sockets: those of TCP grow to tens of MiB each.
+    let (here, there): (Vec<Boxed>, Vec<Boxed>) = (0..8)
+        .map(|_| -> (Boxed, Boxed) {
+            let (here, there) = UnixStream::pair().unwrap();
+            (Box::new(here), Box::new(there))
+        })
+        .unzip();
     let ahead = thread::scope(|scope| {
         scope.spawn(|| {
             let incoming = gathered(there, &theirs).unwrap();
@@ -418,5 +425,5 @@ fn a_slow_vf_holds_up_all_connections_and_the_source_behind_them() {
         ahead
     });
     // The buffers of both sides, the few frames that were written, and what eight pairs of sockets hold.
-    assert!(ahead > 0 && ahead < STATE / 2, "{ahead}");
+    assert!(ahead > 0 && ahead < STATE / 4, "{ahead}");
 }
