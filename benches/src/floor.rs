@@ -11,6 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use xe_vfio_device::transfer::Connection;
+
 use crate::usage;
 
 const WINDOW: usize = 256 << 20;
@@ -108,6 +110,7 @@ fn connected(socket: Socket) -> io::Result<Pair> {
         }
         Socket::Unix => {
             let (here, there) = UnixStream::pair()?;
+            here.widen();
             Ok((Box::new(here), Box::new(there)))
         }
     }

@@ -113,7 +113,11 @@ impl Endpoint {
         };
         match self {
             Self::Tcp(address) => Ok(Box::new(connect_tcp(address, deadline).map_err(io)?)),
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).map_err(io)?)),
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).map_err(io)?;
+                stream.widen();
+                Ok(Box::new(stream))
+            }
             Self::File(_) => Err(EndpointError::File(self.clone())),
         }
     }

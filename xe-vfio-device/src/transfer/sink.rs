@@ -85,6 +85,7 @@ impl<C: Connection> Write for Peer<C> {
 
 impl<C: Connection> Sink for Peer<C> {
     fn begin(&mut self, deadlines: &Deadlines) -> io::Result<()> {
+        self.0.widen();
         self.0.set_timeout(deadlines.network)
     }
 

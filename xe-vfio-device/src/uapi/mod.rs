@@ -7,6 +7,7 @@
 //! - [`SignalMask`], [`ThreadInterrupt`] and [`InterruptSignal`] keep signals off a thread that reads or writes a data fd, and
 //!   let exactly one through when it has to be interrupted.
 //! - [`send_with_fd`] and [`receive_with_fd`] pass a descriptor to another process.
+//! - [`set_send_buffer`] lets a socket hold more.
 //! - [`ReservedFd`] holds an fd number free.
 //! - [`set_direct`] has a file go past the page cache, [`is_cached`] says whether it is in it.
 //!
@@ -26,6 +27,7 @@ mod pass_fd;
 mod poll;
 mod reserve;
 mod signal;
+mod socket;
 
 pub use cores::usable_cores;
 pub use data_fd::DataFd;
@@ -39,3 +41,4 @@ pub use pass_fd::{receive_with_fd, send_with_fd};
 pub use poll::{is_readable, wait_readable};
 pub use reserve::ReservedFd;
 pub use signal::{InterruptSignal, SignalMask, ThreadInterrupt};
+pub use socket::set_send_buffer;

@@ -91,6 +91,10 @@ impl Connection for Prefixed {
         self.given < self.first.len() || self.inner.has_input()
     }
 
+    fn widen(&self) {
+        self.inner.widen();
+    }
+
     fn passes_fds(&self) -> bool {
         self.inner.passes_fds()
     }

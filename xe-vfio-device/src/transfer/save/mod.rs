@@ -244,6 +244,7 @@ impl<S: Sink> Job<'_, S> {
                 offset: 0,
                 source,
             };
+            connection.widen();
             let prepared = connection
                 .set_timeout(self.context.deadlines.network)
                 .and_then(|()| Ok((connection.closer()?, connection.closer()?)));
