@@ -8,6 +8,7 @@
 //! content has passed its checksum. After an error and after the end nothing more is accepted.
 
 use super::attempt::AttemptId;
+use super::codec;
 use super::crc::{Crc64, crc64};
 use super::fault::{DecodeError, DecodeFault, Place};
 use super::flags::Flags;
@@ -17,6 +18,7 @@ use super::frame::{
 };
 use super::index::{self, Compared, Entry, INDEX_MAX, IndexError};
 use super::manifest::{MANIFEST_MAX, Manifest};
+use super::packed::{PACKED_MIN, Packed, PackedError};
 use super::sparse::{Pieces, RUN_SIZE, TAIL_SIZE};
 
 /// What a receiver is ready to take memory for.
@@ -47,6 +49,8 @@ pub enum Event<'a> {
     Manifest(Box<Manifest>),
     /// Device state.
     Data(Pieces<'a>),
+    /// Device state that is to be decompressed, of a frame whose checksum holds.
+    Packed(Packed<'a>),
     /// The index, which tells what the frames before it are.
     Index,
     /// The data fd has come beside the frame, if it has come over what passes descriptors.
@@ -79,12 +83,8 @@ pub struct Decoder {
     index: Option<Compared>,
     /// The index came and was good.
     has_index: bool,
-    /// Data and sparse frames so far, which is the number of the frame in turn.
-    sequence: u64,
-    payload_bytes: u64,
-    zero_bytes: u64,
-    /// Bytes accepted, which is the offset of what comes next.
-    offset: u64,
+    /// What was received so far. Its frames' number is that of the frame in turn, its bytes are the offset of what comes next.
+    totals: Totals,
     digest: Crc64,
 }
 
@@ -103,10 +103,7 @@ impl Decoder {
             part: Part::WHOLE,
             index: None,
             has_index: false,
-            sequence: 0,
-            payload_bytes: 0,
-            zero_bytes: 0,
-            offset: 0,
+            totals: Totals::default(),
             digest: Crc64::new(),
         }
     }
@@ -139,12 +136,7 @@ impl Decoder {
 
     /// What was received so far.
     pub fn totals(&self) -> Totals {
-        Totals {
-            payload_bytes: self.payload_bytes,
-            wire_bytes: self.offset,
-            frames: self.sequence,
-            zero_bytes: self.zero_bytes,
-        }
+        self.totals
     }
 
     /// Most payload bytes of a frame of state of this stream; known once the manifest is.
@@ -181,10 +173,10 @@ impl Decoder {
         bytes: &'a [u8],
         summed: Option<u64>,
     ) -> Result<Event<'a>, DecodeError> {
-        let (offset, place) = (self.offset, self.place());
+        let (offset, place) = (self.totals.wire_bytes, self.place());
         let step = std::mem::replace(&mut self.step, Step::Ended);
         let result = self.take(step, bytes, summed);
-        self.offset += bytes.len() as u64;
+        self.totals.wire_bytes += bytes.len() as u64;
         result.map_err(|fault| DecodeError {
             offset,
             place,
@@ -198,7 +190,7 @@ impl Decoder {
             missing: self.need().saturating_sub(got),
         };
         DecodeError {
-            offset: self.offset,
+            offset: self.totals.wire_bytes,
             place: self.place(),
             fault,
         }
@@ -207,7 +199,7 @@ impl Decoder {
     /// The error for a frame out of turn that tells of this number, or of none that can be believed.
     pub(super) fn broken(&self, sequence: Option<u64>, fault: DecodeFault) -> DecodeError {
         DecodeError {
-            offset: self.offset,
+            offset: self.totals.wire_bytes,
             place: sequence.map_or_else(|| self.place(), Place::Frame),
             fault,
         }
@@ -216,7 +208,7 @@ impl Decoder {
     /// The error for a frame that is not as long as an index tells.
     pub(super) fn misplaced(&self, told: u64, found: u64) -> DecodeError {
         DecodeError {
-            offset: self.offset,
+            offset: self.totals.wire_bytes,
             place: self.place(),
             fault: IndexError::Frame { told, found }.into(),
         }
@@ -233,7 +225,7 @@ impl Decoder {
 
     /// Number of the next frame.
     fn in_turn(&self) -> u64 {
-        self.sequence + u64::from(self.has_index)
+        self.totals.frames + u64::from(self.has_index)
     }
 
     fn take<'a>(
@@ -266,6 +258,9 @@ impl Decoder {
             self.limits.frame,
         )?;
         self.bounds.frame = preamble.frame_max;
+        if preamble.flags.contains(Flags::COMPRESSED) && !codec::BUILT {
+            return Err(PackedError::NotBuilt.into());
+        }
         self.flags = preamble.flags;
         if preamble.flags.contains(Flags::INDEXED) {
             self.bounds.index = Some(INDEX_MAX.min(self.limits.frame));
@@ -309,13 +304,20 @@ impl Decoder {
     /// was announced, and beside it an abort only.
     fn in_place(&self, frame_type: FrameType) -> Result<(), DecodeFault> {
         match frame_type {
-            FrameType::HandOver if !self.hands_over() || self.sequence > 0 => {
+            FrameType::HandOver if !self.hands_over() || self.totals.frames > 0 => {
                 Err(DecodeFault::Misplaced(frame_type as u16))
             }
-            FrameType::Data | FrameType::Sparse | FrameType::Index | FrameType::End
+            FrameType::Data
+            | FrameType::Sparse
+            | FrameType::Compressed
+            | FrameType::Index
+            | FrameType::End
                 if self.hands_over() =>
             {
                 Err(DecodeFault::Misplaced(frame_type as u16))
+            }
+            FrameType::Compressed if !self.flags.contains(Flags::COMPRESSED) => {
+                Err(PackedError::Unannounced.into())
             }
             FrameType::Index if self.index.is_none() || self.has_index => {
                 Err(IndexError::Unannounced.into())
@@ -323,7 +325,9 @@ impl Decoder {
             FrameType::End if self.index.is_some() && !self.has_index => {
                 Err(IndexError::Missing.into())
             }
-            FrameType::Data | FrameType::Sparse | FrameType::Abort if self.has_index => {
+            FrameType::Data | FrameType::Sparse | FrameType::Compressed | FrameType::Abort
+                if self.has_index =>
+            {
                 Err(IndexError::Unannounced.into())
             }
             _ => Ok(()),
@@ -341,10 +345,21 @@ impl Decoder {
         let computed = summed.unwrap_or_else(|| frame::checksum(raw, bytes));
         check("frame", frame::stored_checksum(raw), computed)?;
         match header.frame_type {
-            FrameType::Data => Ok(self.state(raw, Pieces::plain(bytes))),
+            FrameType::Data => {
+                self.state(raw, bytes.len(), 0);
+                Ok(Event::Data(Pieces::plain(bytes)))
+            }
             FrameType::Sparse => {
                 let pieces = Pieces::sparse(bytes, self.bounds.frame)?;
-                Ok(self.state(raw, pieces))
+                self.state(raw, pieces.len(), pieces.zeros());
+                Ok(Event::Data(pieces))
+            }
+            FrameType::Compressed => {
+                let packed = Packed::read(bytes, self.bounds.frame)?;
+                self.state(raw, packed.len(), packed.zeros());
+                let (before, after) = (packed.before(), packed.after());
+                self.totals.count(packed.codec(), before, after);
+                Ok(Event::Packed(packed))
             }
             FrameType::Index => {
                 let next = self.entry();
@@ -357,7 +372,7 @@ impl Decoder {
             }
             FrameType::HandOver => {
                 self.digest.update(raw);
-                self.sequence += 1;
+                self.totals.frames += 1;
                 self.step = Step::Header;
                 Ok(Event::HandOver)
             }
@@ -368,7 +383,11 @@ impl Decoder {
             FrameType::End => {
                 let end = End::decode(exact(bytes)?);
                 let sent = (end.payload_bytes, end.frames, end.digest);
-                let received = (self.payload_bytes, self.sequence, self.digest.finish());
+                let received = (
+                    self.totals.payload_bytes,
+                    self.totals.frames,
+                    self.digest.finish(),
+                );
                 if sent != received {
                     return Err(DecodeFault::End { sent, received });
                 }
@@ -380,22 +399,22 @@ impl Decoder {
     /// Where the frame begins whose header was just accepted.
     fn entry(&self) -> Entry {
         Entry {
-            offset: self.offset - FRAME_HEADER_SIZE as u64,
-            state: self.payload_bytes,
+            offset: self.totals.wire_bytes - FRAME_HEADER_SIZE as u64,
+            state: self.totals.payload_bytes,
         }
     }
 
-    fn state<'a>(&mut self, raw: &[u8; FRAME_HEADER_SIZE], pieces: Pieces<'a>) -> Event<'a> {
+    /// Counts a frame of state.
+    fn state(&mut self, raw: &[u8; FRAME_HEADER_SIZE], length: usize, zeros: usize) {
         self.digest.update(raw);
         let entry = self.entry();
         if let Some(index) = &mut self.index {
             index.add(entry);
         }
-        self.payload_bytes += pieces.len() as u64;
-        self.zero_bytes += pieces.zeros() as u64;
-        self.sequence += 1;
+        self.totals.payload_bytes += length as u64;
+        self.totals.zero_bytes += zeros as u64;
+        self.totals.frames += 1;
         self.step = Step::Header;
-        Event::Data(pieces)
     }
 }
 
@@ -414,6 +433,7 @@ impl Bounds {
         let (what, least, most) = match header.frame_type {
             FrameType::Data => ("data frame", 1, self.frame),
             FrameType::Sparse => ("sparse frame", (RUN_SIZE + TAIL_SIZE) as u32, self.frame),
+            FrameType::Compressed => ("compressed frame", PACKED_MIN as u32, self.frame),
             FrameType::HandOver => ("hand-over frame", 0, 0),
             FrameType::Abort => ("abort frame", 0, REASON_MAX as u32),
             FrameType::End => ("end record", END_SIZE as u32, END_SIZE as u32),

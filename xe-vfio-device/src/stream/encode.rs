@@ -6,6 +6,7 @@
 //! [`Encoder::end`] and [`Encoder::abort`].
 
 use super::attempt::AttemptId;
+use super::codec::{Codec, Packer};
 use super::crc::{Crc64, crc64};
 use super::flags::Flags;
 use super::frame::{
@@ -15,16 +16,30 @@ use super::frame::{
 use super::index::{Entry, Noted};
 use super::manifest::{Manifest, ManifestError};
 use super::outgoing::{Begun, Frame};
+use super::packed::{PACKED_TAIL_SIZE, encode_tail};
+use super::sparse::{RUN_SIZE, TAIL_SIZE};
 use super::zeros::{BLOCK, Elision};
 use crate::xe::ByKind;
+
+/// Fewer bytes are not worth a codec.
+const LEAST: usize = 4096;
+
+/// What compressing a frame has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Bytes that it was tried with, those of the frame without zeros that do not travel; 0 when they were too few to try.
+    pub before: usize,
+    /// Bytes that they take compressed; `None` when too little was gained, and the frame is what it would have been without.
+    pub after: Option<usize>,
+}
 
 /// State of a stream's sending side.
 #[derive(Clone)]
 pub struct Encoder {
+    /// But for the frames, which are counted by their numbers.
+    totals: Totals,
     sequence: u64,
-    payload_bytes: u64,
-    wire_bytes: u64,
-    zero_bytes: u64,
+    compresses: bool,
     digest: Crc64,
     frame_max: u32,
     elision: Elision,
@@ -70,7 +85,22 @@ impl Encoder {
         attempt: AttemptId,
         connections: u8,
     ) -> Result<(Self, Vec<Vec<u8>>), ManifestError> {
-        Self::begin(manifest, frame_max, attempt, Flags::SPLIT, connections)
+        Self::split_with_flags(manifest, frame_max, attempt, connections, Flags::NONE)
+    }
+
+    /// As [`Encoder::split`], with more features that the stream's reader has to know.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn split_with_flags(
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+        connections: u8,
+        flags: Flags,
+    ) -> Result<(Self, Vec<Vec<u8>>), ManifestError> {
+        let flags = flags.with(Flags::SPLIT);
+        Self::begin(manifest, frame_max, attempt, flags, connections)
     }
 
     fn begin(
@@ -98,10 +128,12 @@ impl Encoder {
             .collect();
         Ok((
             Self {
+                totals: Totals {
+                    wire_bytes: (PREAMBLE_SIZE + blob.len()) as u64,
+                    ..Totals::default()
+                },
                 sequence: 0,
-                payload_bytes: 0,
-                wire_bytes: (PREAMBLE_SIZE + blob.len()) as u64,
-                zero_bytes: 0,
+                compresses: flags.contains(Flags::COMPRESSED),
                 digest: frame::digest(&preamble(0)),
                 frame_max,
                 elision: Elision::default(),
@@ -119,10 +151,8 @@ impl Encoder {
     /// What was encoded so far.
     pub fn totals(&self) -> Totals {
         Totals {
-            payload_bytes: self.payload_bytes,
-            wire_bytes: self.wire_bytes,
             frames: self.sequence,
-            zero_bytes: self.zero_bytes,
+            ..self.totals
         }
     }
 
@@ -149,32 +179,79 @@ impl Encoder {
     /// # Panics
     /// When `payload` is empty or longer than `frame_max`: every reader refuses such a frame.
     pub fn frame(&mut self, payload: &[u8], frame: &mut Frame) {
+        let stays = self.shape(payload, frame);
+        self.plain(payload, frame, stays);
+    }
+
+    /// As [`Encoder::frame`], compressed when that makes it shorter by a sixteenth, in a stream with [`Flags::COMPRESSED`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn compressed(
+        &mut self,
+        payload: &[u8],
+        frame: &mut Frame,
+        packer: &mut Packer,
+        codec: Codec,
+    ) -> Tried {
+        let mut sum = self.shape(payload, frame);
+        let before = payload.len() - frame.zeros();
+        if !self.compresses || before < LEAST {
+            self.plain(payload, frame, sum);
+            return Tried {
+                before: 0,
+                after: None,
+            };
+        }
+        let around = (frame.table.runs().len() + 1) * RUN_SIZE + TAIL_SIZE + PACKED_TAIL_SIZE;
+        let most = (before - before / 16).saturating_sub(around);
+        let mut packed = std::mem::take(&mut frame.packed);
+        let after = packer.pack(codec, frame.stays(payload), before, most, &mut packed);
+        frame.packed = packed;
+        match after {
+            Some(after) => {
+                frame.compressed(payload.len(), after);
+                encode_tail(sum.finish(), codec, &mut frame.encoded);
+                sum = Crc64::new();
+                sum.update(&frame.packed[..after]);
+                sum.update(&frame.encoded);
+                self.totals.count(codec, before, after);
+                self.seal(payload, frame, sum.finish());
+            }
+            None => self.plain(payload, frame, sum),
+        }
+        Tried { before, after }
+    }
+
+    /// Finds the frame's zeros; answers the checksum of what stays.
+    fn shape(&mut self, payload: &[u8], frame: &mut Frame) -> Crc64 {
         assert!(
             !payload.is_empty() && payload.len() <= self.frame_max as usize,
             "Frame payload of {} bytes",
             payload.len()
         );
         self.look(payload, payload.len(), frame);
-        let Some(Begun {
-            search, mut stays, ..
-        }) = frame.begun.take()
-        else {
+        let Some(Begun { search, stays, .. }) = frame.begun.take() else {
             unreachable!("it was looked at")
         };
-        let sparse = self.elision.end(&search, &mut frame.table);
-        frame.kind = if sparse {
-            FrameType::Sparse
-        } else {
-            FrameType::Data
-        };
-        frame.encode_table(payload.len());
-        let sum = if sparse || frame.table.zeros() == 0 {
-            stays.update(&frame.encoded);
-            stays.finish()
-        } else {
-            // Too few zeros to leave out.
-            crc64(payload)
-        };
+        frame.sparse = self.elision.end(&search, &mut frame.table);
+        if frame.sparse || frame.table.zeros() == 0 {
+            return stays;
+        }
+        // Too few zeros to leave out.
+        let mut all = Crc64::new();
+        all.update(payload);
+        all
+    }
+
+    fn plain(&mut self, payload: &[u8], frame: &mut Frame, mut stays: Crc64) {
+        frame.plain(payload.len());
+        stays.update(&frame.encoded);
+        self.seal(payload, frame, stays.finish());
+    }
+
+    /// Makes the frame's header.
+    fn seal(&mut self, payload: &[u8], frame: &mut Frame, sum: u64) {
         let header = FrameHeader {
             frame_type: frame.kind,
             length: frame.length(payload) as u32,
@@ -185,15 +262,15 @@ impl Encoder {
         if let Some(index) = &mut self.index {
             index.add(entry);
         }
-        self.payload_bytes += payload.len() as u64;
-        self.zero_bytes += frame.zeros() as u64;
+        self.totals.payload_bytes += payload.len() as u64;
+        self.totals.zero_bytes += frame.zeros() as u64;
         self.count(&frame.header, header.length);
     }
 
     fn entry(&self) -> Entry {
         Entry {
-            offset: self.wire_bytes,
-            state: self.payload_bytes,
+            offset: self.totals.wire_bytes,
+            state: self.totals.payload_bytes,
         }
     }
 
@@ -223,7 +300,7 @@ impl Encoder {
         (
             bytes,
             Totals {
-                wire_bytes: self.wire_bytes,
+                wire_bytes: self.totals.wire_bytes,
                 ..totals
             },
         )
@@ -250,7 +327,7 @@ impl Encoder {
     fn count(&mut self, header: &[u8; FRAME_HEADER_SIZE], length: u32) {
         self.digest.update(header);
         self.sequence += 1;
-        self.wire_bytes += FRAME_HEADER_SIZE as u64 + u64::from(length);
+        self.totals.wire_bytes += FRAME_HEADER_SIZE as u64 + u64::from(length);
     }
 }
 

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::frame::FrameError;
 use super::index::IndexError;
 use super::manifest::ManifestError;
+use super::packed::PackedError;
 use super::sparse::SparseError;
 
 /// What is wrong with a stream.
@@ -20,6 +21,9 @@ pub enum DecodeFault {
     /// The runs of a sparse frame.
     #[error(transparent)]
     Sparse(#[from] SparseError),
+    /// A compressed frame.
+    #[error(transparent)]
+    Packed(#[from] PackedError),
     /// The index of a file.
     #[error(transparent)]
     Index(#[from] IndexError),

@@ -14,8 +14,10 @@ impl Flags {
     pub const SPLIT: Self = Self(1 << 1);
     /// An index of the frames stands before the end record.
     pub const INDEXED: Self = Self(1 << 2);
+    /// Frames may be compressed.
+    pub const COMPRESSED: Self = Self(1 << 3);
     /// Those that this build knows.
-    const KNOWN: u16 = Self::HAND_OVER.0 | Self::SPLIT.0 | Self::INDEXED.0;
+    const KNOWN: u16 = Self::HAND_OVER.0 | Self::SPLIT.0 | Self::INDEXED.0 | Self::COMPRESSED.0;
 
     /// The flags of a preamble.
     ///
@@ -33,6 +35,12 @@ impl Flags {
         self.0
     }
 
+    /// These and those.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether all of `other` are set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -48,6 +56,11 @@ mod tests {
         assert_eq!(Flags::from_bits(0), Ok(Flags::NONE));
         assert_eq!(Flags::from_bits(1), Ok(Flags::HAND_OVER));
         assert_eq!(Flags::from_bits(4), Ok(Flags::INDEXED));
+        assert_eq!(
+            Flags::from_bits(10),
+            Ok(Flags::SPLIT.with(Flags::COMPRESSED))
+        );
         assert_eq!(Flags::from_bits(0x8003), Err(0x8000));
+        assert_eq!(Flags::from_bits(16), Err(16));
     }
 }

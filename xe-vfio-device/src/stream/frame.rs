@@ -7,6 +7,7 @@
 use thiserror::Error;
 
 use super::attempt::AttemptId;
+use super::codec::Codec;
 use super::crc::{Crc64, crc64, joined};
 use super::flags::Flags;
 use crate::xe::{ByKind, PacketType, Tally};
@@ -70,7 +71,7 @@ pub enum FrameError {
     #[error("Reserved bytes hold {0:#x} instead of zero: update the older host")]
     Reserved(u64),
     /// A frame type that this build does not know.
-    #[error("Frame type {0} is unknown to this build, which knows 1 to 6: update the older host")]
+    #[error("Frame type {0} is unknown to this build, which knows 1 to 7: update the older host")]
     Type(u16),
 }
 
@@ -153,6 +154,8 @@ impl Preamble {
         let flags = Flags::from_bits(u16::from_le_bytes(array(bytes, 10)));
         let flags = flags.map_err(FrameError::Flags)?;
         let part @ [number, count] = array(bytes, 18);
+        // Nothing travels that could be indexed or compressed.
+        let idle = flags.contains(Flags::INDEXED) || flags.contains(Flags::COMPRESSED);
         let part = if flags.contains(Flags::SPLIT) {
             // An index has the offsets of a file, and a file is in one piece; so is a data fd.
             let whole = flags.contains(Flags::INDEXED) || flags.contains(Flags::HAND_OVER);
@@ -164,7 +167,7 @@ impl Preamble {
                 });
             }
             Part { number, count }
-        } else if flags.contains(Flags::HAND_OVER) && flags.contains(Flags::INDEXED) {
+        } else if flags.contains(Flags::HAND_OVER) && idle {
             return Err(FrameError::Announced {
                 flags: flags.bits(),
                 number,
@@ -203,6 +206,8 @@ pub enum FrameType {
     HandOver = 5,
     /// Where the frames of state stand in the file; the end record follows.
     Index = 6,
+    /// Bytes of the device's state with runs of zeros left out and the rest compressed.
+    Compressed = 7,
 }
 
 /// A frame's header without its checksum.
@@ -245,6 +250,7 @@ impl FrameHeader {
             4 => FrameType::Sparse,
             5 => FrameType::HandOver,
             6 => FrameType::Index,
+            7 => FrameType::Compressed,
             unknown => return Err(FrameError::Type(unknown)),
         };
         let flags = u16::from_le_bytes(array(bytes, 2));
@@ -285,10 +291,46 @@ pub struct Totals {
     pub payload_bytes: u64,
     /// All bytes of the stream: preamble, manifest, headers, payloads, index, end record; the openings of further connections left out.
     pub wire_bytes: u64,
-    /// Data and sparse frames.
+    /// Data, sparse and compressed frames.
     pub frames: u64,
     /// Bytes of state that were zeros and did not travel.
     pub zero_bytes: u64,
+    /// What went as LZ4.
+    pub lz4: Compressed,
+    /// What went as zstd.
+    pub zstd: Compressed,
+}
+
+impl Totals {
+    /// What was compressed.
+    pub fn compressed(&self) -> Compressed {
+        Compressed {
+            frames: self.lz4.frames + self.zstd.frames,
+            before: self.lz4.before + self.zstd.before,
+            after: self.lz4.after + self.zstd.after,
+        }
+    }
+
+    pub(super) fn count(&mut self, codec: Codec, before: usize, after: usize) {
+        let sum = match codec {
+            Codec::Lz4 => &mut self.lz4,
+            Codec::Zstd => &mut self.zstd,
+        };
+        sum.frames += 1;
+        sum.before += before as u64;
+        sum.after += after as u64;
+    }
+}
+
+/// Frames that went compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compressed {
+    /// How many.
+    pub frames: u64,
+    /// Bytes of state in them, without the zeros that did not travel at all.
+    pub before: u64,
+    /// Bytes that travelled in their place.
+    pub after: u64,
 }
 
 /// The end record: what the sender sent, for the receiver to compare.
@@ -296,7 +338,7 @@ pub struct Totals {
 pub struct End {
     /// Bytes of device state in all frames, zeros that were left out included.
     pub payload_bytes: u64,
-    /// Data and sparse frames.
+    /// Data, sparse and compressed frames.
     pub frames: u64,
     /// Packets and bytes by kind as the sender's parser counted them.
     pub by_kind: ByKind,

@@ -3,11 +3,13 @@
 //! much to read, then checked by a [`Checker`]. The two may belong to different threads.
 
 use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
 
 use super::attempt::AttemptId;
+use super::codec::Unpacker;
 use super::decode::{Bounds, Decoder, Event};
 use super::error::StreamError;
-use super::fault::DecodeFault;
+use super::fault::{DecodeError, DecodeFault, Place};
 use super::frame::{self, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, Part, Totals};
 use super::sparse::Pieces;
 use crate::xe::Account;
@@ -226,6 +228,8 @@ pub enum Checked<'a> {
 /// Checks frames in their order.
 pub struct Checker {
     decoder: Decoder,
+    unpacker: Unpacker,
+    unpacking: Duration,
     end: Option<End>,
     failed: bool,
 }
@@ -235,6 +239,8 @@ impl Checker {
     pub(super) fn new(decoder: Decoder) -> Self {
         Self {
             decoder,
+            unpacker: Unpacker::new(),
+            unpacking: Duration::ZERO,
             end: None,
             failed: false,
         }
@@ -245,12 +251,27 @@ impl Checker {
     /// # Errors
     /// [`StreamError`]; the stream is then over and every later call answers [`StreamError::Over`].
     pub fn accept<'a>(
-        &mut self,
+        &'a mut self,
         raw: &mut Raw,
         payload: &'a [u8],
     ) -> Result<Checked<'a>, StreamError> {
+        let offset = self.decoder.totals().wire_bytes + FRAME_HEADER_SIZE as u64;
         match self.event(raw, payload)? {
             Event::Data(pieces) => Ok(Checked::State(pieces)),
+            Event::Packed(packed) => {
+                let number = self.decoder.totals().frames - 1;
+                let started = Instant::now();
+                let unpacked = packed.unpack(&mut self.unpacker);
+                self.unpacking += started.elapsed();
+                unpacked.map(Checked::State).map_err(|error| {
+                    self.failed = true;
+                    StreamError::Decode(DecodeError {
+                        offset,
+                        place: Place::Frame(number),
+                        fault: error.into(),
+                    })
+                })
+            }
             Event::Index => Ok(Checked::Index),
             Event::End(end) => {
                 self.end = Some(end);
@@ -293,7 +314,7 @@ impl Checker {
         }
         let payload = &payload[..raw.payload_bytes];
         match self.decoder.accept_summed(payload, raw.summed)? {
-            event @ (Event::Data(_) | Event::Index | Event::HandOver) => {
+            event @ (Event::Data(_) | Event::Packed(_) | Event::Index | Event::HandOver) => {
                 self.failed = false;
                 Ok(event)
             }
@@ -331,6 +352,11 @@ impl Checker {
             }
         };
         self.decoder.broken(sequence, fault).into()
+    }
+
+    /// How long decompressing has taken so far.
+    pub fn unpacking(&self) -> Duration {
+        self.unpacking
     }
 
     /// Whether the end record has come and was good.

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use super::crc::Crc64;
 use super::error::StreamError;
 use super::frame::{FRAME_HEADER_SIZE, FrameType};
-use super::sparse::Table;
+use super::sparse::{Run, Table, encode as encode_runs};
 use super::zeros::Search;
 
 /// What to send around a payload, and which parts of the payload. Keeps its memory from one payload to the next.
@@ -16,6 +16,12 @@ pub struct Frame {
     pub(super) header: [u8; FRAME_HEADER_SIZE],
     pub(super) table: Table,
     pub(super) encoded: Vec<u8>,
+    /// Whether the table's zeros are left out.
+    pub(super) sparse: bool,
+    /// The rest, compressed, at the beginning.
+    pub(super) packed: Vec<u8>,
+    /// Bytes of that.
+    pub(super) packed_bytes: usize,
     /// What is known of a payload that has not come whole.
     pub(super) begun: Option<Begun>,
 }
@@ -38,35 +44,56 @@ impl Frame {
             header: [0; FRAME_HEADER_SIZE],
             table: Table::new(),
             encoded: Vec::new(),
+            sparse: false,
+            packed: Vec::new(),
+            packed_bytes: 0,
             begun: None,
         }
     }
 
-    pub(super) fn encode_table(&mut self, state: usize) {
+    /// Makes it the frame of `state` bytes that are not compressed.
+    pub(super) fn plain(&mut self, state: usize) {
         self.encoded.clear();
-        if self.kind == FrameType::Sparse {
+        self.kind = FrameType::Data;
+        if self.sparse {
+            self.kind = FrameType::Sparse;
             self.table.encode(state, &mut self.encoded);
         }
     }
 
+    /// Makes it the frame of `state` bytes of which `packed_bytes` compressed ones stand for what stays.
+    pub(super) fn compressed(&mut self, state: usize, packed_bytes: usize) {
+        self.encoded.clear();
+        self.kind = FrameType::Compressed;
+        self.packed_bytes = packed_bytes;
+        let all = [Run {
+            zeros: 0,
+            bytes: state as u32,
+        }];
+        let runs = if self.sparse { self.table.runs() } else { &all };
+        encode_runs(runs, state, &mut self.encoded);
+    }
+
     /// Bytes of zeros that do not travel.
     pub fn zeros(&self) -> usize {
-        match self.kind {
-            FrameType::Sparse => self.table.zeros(),
-            _ => 0,
-        }
+        if self.sparse { self.table.zeros() } else { 0 }
     }
 
     /// Payload bytes of the frame of `payload`.
     pub(super) fn length(&self, payload: &[u8]) -> usize {
-        payload.len() - self.zeros() + self.encoded.len()
+        let stays = match self.kind {
+            FrameType::Compressed => self.packed_bytes,
+            _ => payload.len() - self.zeros(),
+        };
+        stays + self.encoded.len()
     }
 
-    /// The frame's payload: the parts of `payload` that travel, then the table.
-    pub(super) fn payload<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-        let (runs, whole) = match self.kind {
-            FrameType::Sparse => (self.table.runs(), None),
-            _ => (&[][..], Some(payload)),
+    /// The parts of `payload` that are no zeros left out.
+    pub(super) fn stays<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let (runs, whole) = if self.sparse {
+            (self.table.runs(), None)
+        } else {
+            (&[][..], Some(payload))
         };
         let mut at = 0;
         let stay = runs.iter().map(move |run| {
@@ -77,6 +104,18 @@ impl Frame {
         whole
             .into_iter()
             .chain(stay)
+            .filter(|piece| !piece.is_empty())
+    }
+
+    /// The frame's payload: the parts of `payload` that travel, or what they were compressed to, then the table.
+    pub(super) fn payload<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let (packed, stays) = match self.kind {
+            FrameType::Compressed => (Some(&self.packed[..self.packed_bytes]), None),
+            _ => (None, Some(self.stays(payload))),
+        };
+        packed
+            .into_iter()
+            .chain(stays.into_iter().flatten())
             .chain([&self.encoded[..]])
             .filter(|piece| !piece.is_empty())
     }

@@ -60,13 +60,18 @@ impl Table {
 
     /// Appends the table's bytes to `out`.
     pub(super) fn encode(&self, state: usize, out: &mut Vec<u8>) {
-        for run in &self.runs {
-            out.extend_from_slice(&run.zeros.to_le_bytes());
-            out.extend_from_slice(&run.bytes.to_le_bytes());
-        }
-        out.extend_from_slice(&(self.runs.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(state as u32).to_le_bytes());
+        encode(&self.runs, state, out);
     }
+}
+
+/// Appends a table of these runs to `out`.
+pub(super) fn encode(runs: &[Run], state: usize, out: &mut Vec<u8>) {
+    for run in runs {
+        out.extend_from_slice(&run.zeros.to_le_bytes());
+        out.extend_from_slice(&run.bytes.to_le_bytes());
+    }
+    out.extend_from_slice(&(runs.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(state as u32).to_le_bytes());
 }
 
 /// A table that no writer writes.
@@ -107,6 +112,88 @@ pub enum SparseError {
     },
 }
 
+/// What has to stand before a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// The bytes of all its runs.
+    All,
+    /// Something else that comes to them.
+    Compressed,
+}
+
+/// A table that was read and is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Runs<'a> {
+    table: &'a [[u8; RUN_SIZE]],
+    /// Bytes of state.
+    pub(super) state: usize,
+    /// Zeros among them.
+    pub(super) zeros: usize,
+}
+
+impl<'a> Runs<'a> {
+    /// Reads the table at the end of `payload`; answers what stands before it too.
+    pub(super) fn read(
+        payload: &'a [u8],
+        most: u32,
+        stays: Stay,
+    ) -> Result<(&'a [u8], Self), SparseError> {
+        let (rest, tail) = payload
+            .split_last_chunk::<TAIL_SIZE>()
+            .ok_or(SparseError::Runs(0))?;
+        let count = u32::from_le_bytes(array(tail, 0));
+        let state = u32::from_le_bytes(array(tail, 4));
+        let size = (count as usize).saturating_mul(RUN_SIZE);
+        if count == 0 || count as usize > RUNS_MAX || size > rest.len() {
+            return Err(SparseError::Runs(count));
+        }
+        if state > most {
+            return Err(SparseError::State { found: state, most });
+        }
+        let (bytes, table) = rest.split_at(rest.len() - size);
+        let table = table.as_chunks::<RUN_SIZE>().0;
+        let (mut zeros, mut stay) = (0u64, 0u64);
+        for (at, run) in table.iter().enumerate() {
+            let Run { zeros: z, bytes: b } = decode(run);
+            let (first, last) = (at == 0, at + 1 == table.len());
+            if z == 0 && !first || b == 0 && !last || z == 0 && b == 0 {
+                return Err(SparseError::Run {
+                    at,
+                    zeros: z,
+                    bytes: b,
+                });
+            }
+            zeros += u64::from(z);
+            stay += u64::from(b);
+        }
+        let sum = |told, found| SparseError::Sum { told, found };
+        if stays == Stay::All && stay != bytes.len() as u64 {
+            return Err(sum(bytes.len() as u64, stay));
+        }
+        if zeros + stay != u64::from(state) {
+            return Err(sum(state.into(), zeros + stay));
+        }
+        let (state, zeros) = (state as usize, zeros as usize);
+        let runs = Self {
+            table,
+            state,
+            zeros,
+        };
+        Ok((bytes, runs))
+    }
+
+    /// The state, of which `bytes` are what stays.
+    pub(super) fn pieces(self, bytes: &'a [u8]) -> Pieces<'a> {
+        Pieces {
+            bytes,
+            table: self.table,
+            state: self.state,
+            zeros: self.zeros,
+            begun: false,
+        }
+    }
+}
+
 /// A part of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
@@ -141,48 +228,8 @@ impl<'a> Pieces<'a> {
 
     /// Reads the payload of a sparse frame.
     pub(super) fn sparse(payload: &'a [u8], most: u32) -> Result<Self, SparseError> {
-        let (rest, tail) = payload
-            .split_last_chunk::<TAIL_SIZE>()
-            .ok_or(SparseError::Runs(0))?;
-        let count = u32::from_le_bytes(array(tail, 0));
-        let state = u32::from_le_bytes(array(tail, 4));
-        let size = (count as usize).saturating_mul(RUN_SIZE);
-        if count == 0 || count as usize > RUNS_MAX || size > rest.len() {
-            return Err(SparseError::Runs(count));
-        }
-        if state > most {
-            return Err(SparseError::State { found: state, most });
-        }
-        let (bytes, table) = rest.split_at(rest.len() - size);
-        let table = table.as_chunks::<RUN_SIZE>().0;
-        let (mut zeros, mut stay) = (0u64, 0u64);
-        for (at, run) in table.iter().enumerate() {
-            let Run { zeros: z, bytes: b } = decode(run);
-            let (first, last) = (at == 0, at + 1 == table.len());
-            if z == 0 && !first || b == 0 && !last || z == 0 && b == 0 {
-                return Err(SparseError::Run {
-                    at,
-                    zeros: z,
-                    bytes: b,
-                });
-            }
-            zeros += u64::from(z);
-            stay += u64::from(b);
-        }
-        let sum = |told, found| SparseError::Sum { told, found };
-        if stay != bytes.len() as u64 {
-            return Err(sum(bytes.len() as u64, stay));
-        }
-        if zeros + stay != u64::from(state) {
-            return Err(sum(state.into(), zeros + stay));
-        }
-        Ok(Self {
-            bytes,
-            table,
-            state: state as usize,
-            zeros: zeros as usize,
-            begun: false,
-        })
+        let (bytes, runs) = Runs::read(payload, most, Stay::All)?;
+        Ok(runs.pieces(bytes))
     }
 
     /// Bytes of state from here on.

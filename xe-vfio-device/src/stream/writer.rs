@@ -9,6 +9,7 @@
 use std::io::Write;
 
 use super::attempt::AttemptId;
+use super::codec::{Codec, Packer};
 use super::encode::Encoder;
 use super::error::StreamError;
 use super::flags::Flags;
@@ -22,6 +23,8 @@ pub struct Writer<W: Write> {
     outlet: Outlet<W>,
     encoder: Encoder,
     frame: Frame,
+    codec: Option<Codec>,
+    packer: Packer,
 }
 
 impl<W: Write> Writer<W> {
@@ -44,14 +47,7 @@ impl<W: Write> Writer<W> {
         frame_max: u32,
         attempt: AttemptId,
     ) -> Result<Self, StreamError> {
-        let (encoder, opening) = Encoder::new(manifest, frame_max.clamp(1, FRAME_MAX), attempt)?;
-        let mut outlet = Outlet::new(inner);
-        outlet.flushed(&opening)?;
-        Ok(Self {
-            outlet,
-            encoder,
-            frame: Frame::new(),
-        })
+        Self::with_flags(inner, manifest, frame_max, attempt, Flags::NONE)
     }
 
     /// As [`Writer::for_attempt`] for a file, with an index of the frames before the end record.
@@ -64,16 +60,36 @@ impl<W: Write> Writer<W> {
         frame_max: u32,
         attempt: AttemptId,
     ) -> Result<Self, StreamError> {
+        Self::with_flags(inner, manifest, frame_max, attempt, Flags::INDEXED)
+    }
+
+    /// As [`Writer::for_attempt`], with features that its reader has to know. See [`Encoder::with_flags`].
+    ///
+    /// # Errors
+    /// [`StreamError::Manifest`] and [`StreamError::Io`].
+    pub fn with_flags(
+        inner: W,
+        manifest: &Manifest,
+        frame_max: u32,
+        attempt: AttemptId,
+        flags: Flags,
+    ) -> Result<Self, StreamError> {
         let frame_max = frame_max.clamp(1, FRAME_MAX);
-        let indexed = Flags::INDEXED;
-        let (encoder, opening) = Encoder::with_flags(manifest, frame_max, attempt, indexed)?;
+        let (encoder, opening) = Encoder::with_flags(manifest, frame_max, attempt, flags)?;
         let mut outlet = Outlet::new(inner);
         outlet.flushed(&opening)?;
         Ok(Self {
             outlet,
             encoder,
             frame: Frame::new(),
+            codec: None,
+            packer: Packer::new(),
         })
+    }
+
+    /// From here on frames are compressed where that makes them shorter, or not; in a stream with [`Flags::COMPRESSED`].
+    pub fn compress(&mut self, codec: Option<Codec>) {
+        self.codec = codec;
     }
 
     /// Sends device state: one frame, or several when `payload` is larger than a frame may be; none for no bytes. The
@@ -84,7 +100,13 @@ impl<W: Write> Writer<W> {
     /// after that.
     pub fn frame(&mut self, payload: &[u8]) -> Result<(), StreamError> {
         for piece in payload.chunks(self.encoder.frame_max() as usize) {
-            self.encoder.frame(piece, &mut self.frame);
+            match self.codec {
+                None => self.encoder.frame(piece, &mut self.frame),
+                Some(codec) => {
+                    let (frame, packer) = (&mut self.frame, &mut self.packer);
+                    _ = self.encoder.compressed(piece, frame, packer, codec);
+                }
+            }
             self.outlet.frame(&self.frame, piece)?;
         }
         Ok(())
