@@ -116,7 +116,7 @@ pub enum DirtyError {
     #[error("{0}")]
     Unavailable(String),
     /// No random numbers for a key.
-    #[error("No key for fingerprints could be had from /dev/urandom")]
+    #[error("No key for fingerprints could be had from the kernel's random numbers")]
     Key(#[source] std::io::Error),
 }
 

@@ -2,8 +2,7 @@
 //! Which attempt at a migration a stream belongs to.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -21,10 +20,10 @@ impl AttemptId {
     /// A new attempt's id, from the kernel's random numbers.
     ///
     /// # Errors
-    /// When /dev/urandom cannot be read.
+    /// When the kernel gives none.
     pub fn random() -> io::Result<Self> {
         let mut bytes = [0; 16];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        getrandom::fill(&mut bytes)?;
         // Zero means no attempt.
         Ok(Self(u128::from_le_bytes(bytes).max(1)))
     }

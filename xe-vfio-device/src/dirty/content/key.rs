@@ -6,8 +6,7 @@
 //! afterwards, and a GPU exchanges words. Under two independent secrets both have to fail. Nobody outside sees key
 //! or fingerprints, so there is nothing to search for; a guest that wants to lose its own page has no better way than luck.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 use twox_hash::XxHash3_64;
 
@@ -28,12 +27,11 @@ impl Key {
     /// A new one from the kernel's random numbers.
     ///
     /// # Errors
-    /// When /dev/urandom cannot be read.
+    /// When the kernel gives none.
     pub fn random() -> io::Result<Self> {
         let mut secrets = [[0; SECRET]; 2];
-        let mut source = File::open("/dev/urandom")?;
         for secret in &mut secrets {
-            source.read_exact(secret)?;
+            getrandom::fill(secret)?;
         }
         Ok(Self::of(secrets))
     }
