@@ -141,7 +141,7 @@ pub fn svg(title: &str, bars: &[Bar]) -> String {
     put(&mut head, "small", "start", (12.0, 44.0), legend);
     let (height, title) = (y + 14.0, escaped(title));
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
+        "<!-- SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause -->\n<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          role=\"img\" aria-label=\"{title}\">\n<title>{title}</title>\n<style>{STYLE}</style>\n{head}{grid}{body}</svg>\n"
     )
 }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A transfer by the crate, from the outside: two processes, started, told to begin, and waited for.
+//! Transfers by the crate, from the outside: a process for each side, told what to do and waited for.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::host::{Bench, Content};
-use crate::side::{Carrying, Done, Ready, Role, Task};
+use crate::row::Row;
+use crate::side::{Carrying, Done, Job, Ready, Role, Task};
 
 /// What a transfer took.
 #[derive(Debug, Clone, Copy)]
@@ -31,10 +33,12 @@ struct Side {
 }
 
 impl Side {
-    fn start(program: &PathBuf, task: &Task) -> anyhow::Result<Self> {
+    fn start(program: &Path, task: &Task) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .arg("side")
             .arg(serde_json::to_string(task)?)
+            // Buffers that are freed go at once, so that the next transfer is seen to take its own.
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -42,11 +46,13 @@ impl Side {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("a side without its pipes");
         };
-        Ok(Self {
+        let mut side = Self {
             child,
             input,
             output: BufReader::new(output),
-        })
+        };
+        side.hear::<Ready>()?;
+        Ok(side)
     }
 
     fn hear<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
@@ -57,12 +63,24 @@ impl Side {
         Ok(serde_json::from_str(&line)?)
     }
 
-    fn tell(&mut self, line: &str) -> anyhow::Result<()> {
-        Ok(self.input.write_all(format!("{line}\n").as_bytes())?)
+    fn tell(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
+        let line = serde_json::to_string(value)? + "\n";
+        Ok(self.input.write_all(line.as_bytes())?)
     }
 
-    fn begin(&mut self) -> anyhow::Result<()> {
-        self.tell("go")
+    /// Has a job prepared as far as it can be before it begins; answers where a destination listens.
+    fn prepare(&mut self, url: &str, carrying: Carrying) -> anyhow::Result<String> {
+        let url = url.to_owned();
+        self.tell(&Job { url, carrying })?;
+        Ok(self.hear::<Ready>()?.url)
+    }
+
+    /// Has the job done that was prepared, and answers how long it took.
+    fn go(&mut self) -> anyhow::Result<(Duration, Done)> {
+        let started = Instant::now();
+        self.tell(&())?;
+        let done = self.hear()?;
+        Ok((started.elapsed(), done))
     }
 }
 
@@ -74,76 +92,97 @@ impl Drop for Side {
     }
 }
 
-/// The sources of a host with their state, which can be sent again and again, each time to destinations of a new process.
-pub struct Sources<'a> {
-    bench: &'a Bench,
-    carrying: Carrying,
-    program: PathBuf,
-    side: Side,
+/// A host with sources and destinations in a process for each side. What a source has can be sent again and again, since a save consumes nothing;
+/// a destination is reset before each transfer, which empties it.
+pub struct Pairs {
+    // Before the host that they are on.
+    source: Side,
+    destination: Side,
+    bench: Bench,
+    content: Option<Content>,
 }
 
-fn task(bench: &Bench, role: Role, carrying: Carrying, url: &str) -> Task {
-    let first = match role {
-        Role::Source => 1,
-        Role::Destination => 1 + bench.pairs(),
-    };
-    Task {
-        host: bench.dir(),
-        first,
-        count: bench.pairs(),
-        role,
-        carrying,
-        url: url.to_owned(),
-    }
-}
-
-impl<'a> Sources<'a> {
-    /// Opens the sources, fills them and stops them.
+impl Pairs {
+    /// Makes the host of `row`, and starts both sides.
     ///
     /// # Errors
-    /// What a side failed with stands on stderr.
-    pub fn new(bench: &'a Bench, content: Content, carrying: Carrying) -> anyhow::Result<Self> {
+    /// When there is not enough memory, among others. What a side failed with stands on stderr.
+    pub fn new(row: Row) -> anyhow::Result<Self> {
+        let bench = Bench::new(row.vfs, row.size / u64::from(row.vfs))?;
         let program = std::env::current_exe()?;
-        let mut side = Side::start(&program, &task(bench, Role::Source, carrying, ""))?;
-        side.hear::<Ready>()?;
-        bench.fill(content)?;
-        side.begin()?;
-        side.hear::<Ready>()?;
+        let side = |role, first| {
+            let task = Task {
+                host: bench.dir(),
+                first,
+                count: bench.pairs(),
+                role,
+            };
+            Side::start(&program, &task)
+        };
         Ok(Self {
+            source: side(Role::Source, 1)?,
+            destination: side(Role::Destination, 1 + bench.pairs())?,
             bench,
-            carrying,
-            program,
-            side,
+            content: None,
         })
     }
 
-    fn destination(&self, url: &str) -> anyhow::Result<Side> {
-        let task = task(self.bench, Role::Destination, self.carrying, url);
-        Side::start(&self.program, &task)
+    /// The host.
+    pub fn bench(&self) -> &Bench {
+        &self.bench
     }
 
-    /// Moves all of it over connections; `url` is where the destination listens.
+    /// Whether its VFs are those of `row`.
+    pub fn are(&self, row: Row) -> bool {
+        self.bench.is(row)
+    }
+
+    /// Fills the sources, if they do not hold that already.
     ///
     /// # Errors
-    /// What a side failed with stands on stderr. When what arrived is not what was sent.
-    pub fn over_connections(&mut self, url: &str) -> anyhow::Result<Moved> {
-        let mut destination = self.destination(url)?;
-        let listens: Ready = destination.hear()?;
-        let (wall, source) = self.send_to(&listens.url)?;
-        let destination = destination.hear_and_check(self.bench)?;
-        Ok(Moved {
+    /// Those of writing it.
+    pub fn fill(&mut self, content: Content) -> anyhow::Result<()> {
+        if self.content != Some(content) {
+            self.content = None;
+            self.bench.fill(content)?;
+            self.content = Some(content);
+        }
+        Ok(())
+    }
+
+    /// Moves all of it over connections; `url` is where the destination listens. Once the destination waits there, `before` is done, and the
+    /// transfer follows at once.
+    ///
+    /// # Errors
+    /// What a side failed with stands on stderr. When what arrived is not what was sent. Those of `before`.
+    pub fn over_connections<T>(
+        &mut self,
+        url: &str,
+        carrying: Carrying,
+        before: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Moved)> {
+        let url = self.destination.prepare(url, carrying)?;
+        self.bench.soil()?;
+        let before = before()?;
+        self.source.prepare(&url, carrying)?;
+        let (wall, source) = self.source.go()?;
+        let destination = self.destination.hear()?;
+        self.check()?;
+        let moved = Moved {
             wall,
             source,
             destination,
-        })
+        };
+        Ok((before, moved))
     }
 
-    /// Saves all of it at `url`, a file or a directory.
+    /// Saves the VF's state in the file at `url`.
     ///
     /// # Errors
-    /// As [`Sources::over_connections`].
+    /// As [`Pairs::over_connections`].
     pub fn save(&mut self, url: &str) -> anyhow::Result<Moved> {
-        let (wall, source) = self.send_to(url)?;
+        self.source.prepare(url, Carrying::Stream)?;
+        let (wall, source) = self.source.go()?;
         Ok(Moved {
             wall,
             source,
@@ -151,18 +190,15 @@ impl<'a> Sources<'a> {
         })
     }
 
-    /// Loads what [`Sources::save`] has saved at `url`.
+    /// Loads what [`Pairs::save`] has saved at `url`.
     ///
     /// # Errors
-    /// As [`Sources::over_connections`].
-    pub fn load(&self, url: &str) -> anyhow::Result<Moved> {
-        let mut side = self.destination(url)?;
-        side.hear::<Ready>()?;
-        let started = Instant::now();
-        side.begin()?;
-        let destination = side.hear()?;
-        let wall = started.elapsed();
-        self.bench.check()?;
+    /// As [`Pairs::over_connections`].
+    pub fn load(&mut self, url: &str) -> anyhow::Result<Moved> {
+        self.destination.prepare(url, Carrying::Stream)?;
+        self.bench.soil()?;
+        let (wall, destination) = self.destination.go()?;
+        self.check()?;
         Ok(Moved {
             wall,
             source: Done::default(),
@@ -170,21 +206,8 @@ impl<'a> Sources<'a> {
         })
     }
 
-    fn send_to(&mut self, url: &str) -> anyhow::Result<(Duration, Done)> {
-        self.side.tell(url)?;
-        self.side.hear::<Ready>()?;
-        let started = Instant::now();
-        self.side.begin()?;
-        let done = self.side.hear()?;
-        Ok((started.elapsed(), done))
-    }
-}
-
-impl Side {
-    /// What it says in the end, when its VFs have what their sources have.
-    fn hear_and_check(&mut self, bench: &Bench) -> anyhow::Result<Done> {
-        let done = self.hear()?;
-        bench.check()?;
-        Ok(done)
+    fn check(&self) -> anyhow::Result<()> {
+        let content = self.content.context("the sources were not filled")?;
+        self.bench.check(content)
     }
 }

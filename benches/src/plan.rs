@@ -6,13 +6,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use demo::host::scratch_directory;
 
-use crate::disk;
+use crate::disk::{self, Stretch};
 use crate::floor::{Floor, Socket};
-use crate::host::Bench;
-use crate::ours::{Moved, Sources};
+use crate::host::VRAM_MIB_IN_FILE;
+use crate::ours::{Moved, Pairs};
 use crate::peers::Peers;
 use crate::row::{FloorKind, Row, Way};
 use crate::sample::{Results, Sample};
@@ -53,7 +52,7 @@ pub struct LeftOut {
 /// What rows have in common, made when the first needs it.
 struct Things {
     floor: Floor,
-    bench: Option<Bench>,
+    pairs: Option<Pairs>,
 }
 
 impl Plan {
@@ -78,21 +77,24 @@ impl Plan {
     /// What is still to be run would take this, by a guess.
     #[must_use]
     pub fn guess(&self, results: &Results) -> Duration {
-        let of = |row: &Row| {
-            let missing = self.wanted(*row).saturating_sub(results.of(*row).count());
-            // A restore comes with its save.
-            let shared = row.way == Way::Restore
-                && self.rows.contains(&Row {
-                    way: Way::Save,
-                    ..*row
-                });
-            row.guess() * if shared { 0 } else { missing as u32 }
+        let rows = self.rows.iter();
+        rows.map(|row| self.guess_of(*row, results)).sum()
+    }
+
+    /// What is still to be run of a row would take this, by a guess: nothing where its program was not given.
+    #[must_use]
+    pub fn guess_of(&self, row: Row, results: &Results) -> Duration {
+        let missing = self.wanted(row).saturating_sub(results.of(row).count());
+        // A restore comes with its save.
+        let saved = Row {
+            way: Way::Save,
+            ..row
         };
-        self.rows
-            .iter()
-            .filter(|row| self.peers.have(row.way))
-            .map(of)
-            .sum()
+        let comes = row.way == Way::Restore && self.rows.contains(&saved);
+        if missing == 0 || comes || !self.peers.have(row.way) {
+            return Duration::ZERO;
+        }
+        row.guess() * missing as u32 + row.guess_preparation()
     }
 
     /// Runs what `results` has not, and answers what is missing in the end. Each run is printed as it comes.
@@ -102,7 +104,7 @@ impl Plan {
     pub fn run(&self, results: &mut Results) -> anyhow::Result<Vec<LeftOut>> {
         let mut things = Things {
             floor: Floor::new(),
-            bench: None,
+            pairs: None,
         };
         let mut left = Vec::new();
         for row in &self.rows {
@@ -135,11 +137,11 @@ impl Plan {
             return Ok(Err(NO_TIME.to_owned()));
         }
         // The hosts of a VMM need the memory.
-        let shared = |bench: &Bench| !row.way.is_vmm() && bench.is(row);
-        if !things.bench.as_ref().is_some_and(shared) {
-            things.bench = None;
+        let shared = |pairs: &Pairs| !row.way.is_vmm() && pairs.are(row);
+        if !things.pairs.as_ref().is_some_and(shared) {
+            things.pairs = None;
         }
-        if things.bench.is_none()
+        if things.pairs.is_none()
             && let Err(why) = room_for(row)
         {
             return Ok(Err(why));
@@ -176,16 +178,21 @@ impl Plan {
     }
 }
 
-/// Whether there is memory for the VFs of both sides. Cloud Hypervisor's hosts have one VF more each, and without the series each side holds its VF's state nearly
-/// four times over.
+/// Whether there is memory for the VFs of both sides.
 fn room_for(row: Row) -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    // Cloud Hypervisor's hosts have one VF more each, and without the series each side holds its VF's state nearly four times over.
+    let times = match row.way {
+        Way::CloudHypervisor => 4,
+        Way::CloudHypervisorUnpatched => 12,
+        _ => 2,
+    };
     let (needed, there) = (
-        2 * row.size + (1 << 30),
+        times * row.size + (1 << 30),
         kib.unwrap_or(u64::MAX >> 10) << 10,
     );
     if needed <= there {
@@ -204,14 +211,12 @@ enum Runner<'a> {
     Sockets {
         row: Row,
         floor: &'a mut Floor,
-        sources: Sources<'a>,
+        pairs: &'a mut Pairs,
         dir: tempfile::TempDir,
     },
     Disk {
         row: Row,
-        sources: Sources<'a>,
-        /// In memory, what `dd` reads and writes there.
-        memory: tempfile::TempDir,
+        pairs: &'a mut Pairs,
         dir: tempfile::TempDir,
         /// Runs so far: who reads first takes turns, since a disk is not the same for the second.
         run: usize,
@@ -225,7 +230,7 @@ enum Runner<'a> {
 
 impl<'a> Runner<'a> {
     fn new(plan: &'a Plan, row: Row, things: &'a mut Things) -> anyhow::Result<Self> {
-        let Things { floor, bench } = things;
+        let Things { floor, pairs } = things;
         if row.way.is_vmm() {
             return Ok(Self::Vmm {
                 row,
@@ -233,35 +238,25 @@ impl<'a> Runner<'a> {
                 peers: &plan.peers,
             });
         }
-        if bench.is_none() {
-            *bench = Some(Bench::new(row.vfs, row.size / u64::from(row.vfs))?);
-        }
-        let Some(bench) = bench else {
-            bail!("no host");
+        let pairs = match pairs {
+            Some(pairs) => pairs,
+            None => pairs.insert(Pairs::new(row)?),
         };
-        let carrying = match row.way {
-            Way::Plain => Carrying::Plain,
-            Way::TcpSplit => Carrying::Split,
-            Way::Handover => Carrying::DataFd,
-            _ => Carrying::Stream,
-        };
-        let sources = Sources::new(bench, row.content, carrying)?;
-        if row.way.floor() == FloorKind::Disk {
-            let memory = scratch_directory("xe-disk-")?;
-            bench.random_file(&memory.path().join("vram"))?;
-            return Ok(Self::Disk {
+        pairs.fill(row.content)?;
+        Ok(if row.way.floor() == FloorKind::Disk {
+            Self::Disk {
                 row,
-                sources,
-                memory,
+                pairs,
                 dir: tempfile::tempdir_in(&plan.disk)?,
                 run: 0,
-            });
-        }
-        Ok(Self::Sockets {
-            row,
-            floor,
-            sources,
-            dir: scratch_directory("xe-socket-")?,
+            }
+        } else {
+            Self::Sockets {
+                row,
+                floor,
+                pairs,
+                dir: scratch_directory("xe-socket-")?,
+            }
         })
     }
 
@@ -270,7 +265,7 @@ impl<'a> Runner<'a> {
             Self::Sockets {
                 row,
                 floor,
-                sources,
+                pairs,
                 dir,
             } => {
                 let socket = match row.way.floor() {
@@ -283,35 +278,44 @@ impl<'a> Runner<'a> {
                     }
                     _ => "tcp:127.0.0.1:0".to_owned(),
                 };
+                let carrying = match row.way {
+                    Way::Plain => Carrying::Plain,
+                    Way::TcpSplit => Carrying::Split,
+                    Way::Handover => Carrying::DataFd,
+                    _ => Carrying::Stream,
+                };
                 let vfs = row.vfs.into();
-                let taken = floor.run(socket, row.size / u64::from(row.vfs), vfs)?;
-                let moved = sources.over_connections(&url)?;
-                let sample = sample(*row, &moved, taken.wall);
+                let floor = || Ok(floor.run(socket, row.size / u64::from(row.vfs), vfs)?);
+                let (taken, moved) = pairs.over_connections(&url, carrying, floor)?;
                 Ok(vec![Sample {
                     floor_cpu: Some(taken.cpu.as_secs_f64()),
-                    ..sample
+                    ..sample(*row, &moved, taken.wall)
                 }])
             }
             Self::Disk {
                 row,
-                sources,
-                memory,
+                pairs,
                 dir,
                 run,
             } => {
-                let (vram, plain) = (memory.path().join("vram"), dir.path().join("plain"));
-                let file = dir.path().join("state");
+                let vram = |pairs: &Pairs, vf| Stretch {
+                    path: pairs.bench().memory_path(vf),
+                    from_mib: VRAM_MIB_IN_FILE,
+                    mib: row.size >> 20,
+                };
+                let (from, to) = (vram(pairs, 1), vram(pairs, 2));
+                let (plain, file) = (dir.path().join("plain"), dir.path().join("state"));
                 let url = format!("file:{}", file.display());
-                let written = disk::write(&vram, &plain)?;
-                let saved = sources.save(&url)?;
+                let written = disk::write(&from, &plain)?;
+                let saved = pairs.save(&url)?;
                 disk::forget(&plain)?;
                 disk::forget(&file)?;
                 *run += 1;
                 let (read, loaded) = if run.is_multiple_of(2) {
-                    let loaded = sources.load(&url)?;
-                    (disk::read(&plain, &vram)?, loaded)
+                    let loaded = pairs.load(&url)?;
+                    (disk::read(&plain, &to)?, loaded)
                 } else {
-                    (disk::read(&plain, &vram)?, sources.load(&url)?)
+                    (disk::read(&plain, &to)?, pairs.load(&url)?)
                 };
                 let row = |way| Row { way, ..*row };
                 Ok(vec![

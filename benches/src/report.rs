@@ -69,11 +69,18 @@ pub fn cells(row: Row, results: &Results) -> Vec<String> {
     let figures = |of: fn(&Sample) -> f64| results.figures(row, of);
     let ratio = figures(Sample::ratio);
     let (low, high) = ratio.quartiles();
-    let cpu = figures(|sample| sample.cpu.unwrap_or(f64::NAN)).median();
-    let floor_cpu = figures(|sample| sample.floor_cpu.unwrap_or(f64::NAN)).median();
-    let cpu_ratio = figures(|sample| sample.cpu_ratio().unwrap_or(f64::NAN)).median();
-    let part = figures(|sample| sample.stream_bytes as f64 / sample.state_bytes as f64).median();
-    let known = |value: f64, text: String| if value.is_nan() { String::new() } else { text };
+    // A figure that no run has is an empty cell, never a number.
+    let known = |of: fn(&Sample) -> Option<f64>, digits: usize| {
+        let figures: Figures = results.of(row).filter_map(of).collect();
+        (figures.count() > 0).then(|| format!("{:.digits$}", figures.median()))
+    };
+    let cpu = [
+        known(|sample| sample.cpu, 2),
+        known(|sample| sample.floor_cpu, 2),
+    ];
+    let cpu: Vec<String> = cpu.into_iter().flatten().collect();
+    let cpu_ratio = known(Sample::cpu_ratio, 2);
+    let part = known(Sample::stream_part, 3);
     let goal = Goal::of(row).map(|goal| format!("{goal} {}", goal.verdict(row, results)));
     vec![
         row.way.name().to_owned(),
@@ -86,9 +93,9 @@ pub fn cells(row: Row, results: &Results) -> Vec<String> {
         format!("{:.2}", ratio.median()),
         format!("{low:.2} to {high:.2}"),
         goal.unwrap_or_default(),
-        known(cpu, format!("{cpu:.2} / {floor_cpu:.2}")),
-        known(cpu_ratio, format!("{cpu_ratio:.2}")),
-        known(part, format!("{part:.3}")),
+        cpu.join(" / "),
+        cpu_ratio.unwrap_or_default(),
+        part.unwrap_or_default(),
         memory(row, results),
     ]
 }
@@ -147,7 +154,19 @@ pub fn machine() -> String {
     let model = value("model name").unwrap_or_else(|| "an unknown processor".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cores} cores of {model}, Linux {}", kernel.trim())
+    format!("{cores} cores of {model}, Linux {}", version(&kernel))
+}
+
+/// Major and minor number of a kernel's release: the rest is its builder's.
+fn version(release: &str) -> String {
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit());
+    let (major, minor) = (numbers.next(), numbers.next());
+    match (major, minor) {
+        (Some(major), Some(minor)) if !major.is_empty() && !minor.is_empty() => {
+            format!("{major}.{minor}")
+        }
+        _ => "of an unknown version".to_owned(),
+    }
 }
 
 /// The two pictures: file name, title, bars.
@@ -228,4 +247,67 @@ pub fn write(results: &Results, document: &Path) -> anyhow::Result<()> {
     text += "\n";
     text += &note(results, &machine());
     table::replace(document, "compare", &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Content;
+
+    fn results(of: &[(Way, Option<f64>, Option<f64>, u64)]) -> Results {
+        let mut results = Results::default();
+        for &(way, cpu, floor_cpu, state_bytes) in of {
+            let row = Row {
+                way,
+                size: 1 << 30,
+                content: Content::Random,
+                vfs: 1,
+            };
+            let sample = Sample {
+                row,
+                wall: 1.0,
+                floor: 0.5,
+                cpu,
+                floor_cpu,
+                source_memory: 0,
+                destination_memory: 0,
+                state_bytes,
+                stream_bytes: state_bytes / 2,
+                load: 0.0,
+                program: None,
+            };
+            results.add(sample).unwrap();
+        }
+        results
+    }
+
+    #[test]
+    fn what_a_row_has_no_figure_of_is_an_empty_cell() {
+        let results = results(&[
+            (Way::Tcp, Some(0.5), Some(0.25), 8),
+            (Way::Save, Some(0.5), None, 8),
+            (Way::Qemu, None, None, 0),
+        ]);
+        let cells: Vec<_> = rows(&results)
+            .into_iter()
+            .map(|row| cells(row, &results)[10..13].to_vec())
+            .collect();
+        let expected = [
+            ["0.50 / 0.25", "2.00", "0.500"],
+            ["0.50", "", "0.500"],
+            ["", "", ""],
+        ];
+        assert_eq!(cells, expected);
+        assert!(!table(&results).text().contains("NaN"));
+    }
+
+    #[test]
+    fn of_a_kernel_major_and_minor_are_told() {
+        assert_eq!(version("6.18.44-vendor-9\n"), "6.18");
+        assert_eq!(version("7.0"), "7.0");
+        assert_eq!(version("6.1-rc2+"), "6.1");
+        for odd in ["", "\n", "next"] {
+            assert_eq!(version(odd), "of an unknown version");
+        }
+    }
 }

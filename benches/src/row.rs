@@ -116,29 +116,31 @@ impl Way {
     /// Sizes, contents and numbers of VFs that the full table has of it.
     fn usual(self) -> Vec<(u64, Content, u16)> {
         use Content::{Half, Random, Zero};
-        let gib = |contents: &[Content], vfs| {
-            let of = |&content| (GIB, content, vfs);
-            contents.iter().map(of).collect::<Vec<_>>()
-        };
-        let large = [(4 * GIB, Random, 1), (8 * GIB, Random, 1)];
+        let all = |sizes: &[u64], vfs| combinations(sizes, &[Random, Half, Zero], &[vfs]);
+        let sizes = [GIB, 4 * GIB, 8 * GIB];
         match self {
-            Self::Tcp => [
-                gib(&[Random, Half, Zero], 1),
-                gib(&[Random, Half, Zero], 4),
-                large.to_vec(),
-            ]
-            .concat(),
-            Self::Unix | Self::Handover => [gib(&[Random, Half, Zero], 1), large.to_vec()].concat(),
-            Self::Qemu => gib(&[Random, Zero], 1),
+            Self::Tcp => [all(&sizes, 1), all(&sizes, 4)].concat(),
+            Self::Unix | Self::Handover => [all(&sizes, 1), all(&[GIB], 4)].concat(),
+            Self::Save | Self::Restore => all(&sizes, 1),
+            Self::Qemu => combinations(&[GIB], &[Random, Zero], &[1]),
             Self::TcpSplit
             | Self::Plain
-            | Self::Save
-            | Self::Restore
             | Self::Vmm
             | Self::CloudHypervisor
-            | Self::CloudHypervisorUnpatched => gib(&[Random], 1),
+            | Self::CloudHypervisorUnpatched => combinations(&[GIB], &[Random], &[1]),
         }
     }
+}
+
+/// Each size with each number of VFs with each content.
+fn combinations(sizes: &[u64], contents: &[Content], vfs: &[u16]) -> Vec<(u64, Content, u16)> {
+    let mut all = Vec::new();
+    for &size in sizes {
+        for &vfs in vfs {
+            all.extend(contents.iter().map(|&content| (size, content, vfs)));
+        }
+    }
+    all
 }
 
 /// A row of the table.
@@ -165,14 +167,21 @@ impl Row {
         }
     }
 
+    /// What filling VRAM takes before the first run, and the share of a row in making the host that it has in common with others.
+    #[must_use]
+    pub fn guess_preparation(&self) -> Duration {
+        let gib = self.size as f64 / GIB as f64;
+        Duration::from_secs_f64(if self.way.is_vmm() { 0.0 } else { 0.5 * gib })
+    }
+
     /// What a run takes with its floor and everything around it, on a machine with nothing else to do.
     #[must_use]
     pub fn guess(&self) -> Duration {
         let gib = self.size as f64 / GIB as f64;
         Duration::from_secs_f64(match self.way {
-            Way::Tcp | Way::TcpSplit | Way::Plain | Way::Unix | Way::Handover => 0.2 + 1.6 * gib,
-            Way::Save | Way::Restore => 1.0 + 8.0 * gib,
-            Way::Vmm | Way::CloudHypervisor | Way::Qemu => 6.0 + 6.0 * gib,
+            Way::Tcp | Way::TcpSplit | Way::Plain | Way::Unix | Way::Handover => 0.1 + 0.75 * gib,
+            Way::Save | Way::Restore => 0.5 + 2.7 * gib,
+            Way::Vmm | Way::CloudHypervisor | Way::Qemu => 5.0 + 5.0 * gib,
             Way::CloudHypervisorUnpatched => 8.0 + 20.0 * gib,
         })
     }
@@ -204,7 +213,9 @@ pub struct Selection {
 
 impl Selection {
     /// The rows: of each way the usual ones, or when anything is said about sizes, contents or VFs all combinations of that, with 1 GiB,
-    /// random and one VF for what is not said. Those that are of a size and number of VFs stand together, VMMs behind them, and the largest last.
+    /// random and one VF for what is not said. Those that are of a size and number of VFs stand together, and among them those that have the same in
+    /// VRAM; the disk comes behind the sockets, VMMs behind both, the larger sizes behind the smaller, and what takes longest last: larger sizes to and from
+    /// the disk.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let usual = self.sizes.is_empty() && self.contents.is_empty() && self.vfs.is_empty();
@@ -228,7 +239,12 @@ impl Selection {
         let mut rows: Vec<Row> = all
             .filter(|row| row.vfs == 1 || row.way.floor() != FloorKind::Disk && !row.way.is_vmm())
             .collect();
-        rows.sort_by_key(|row| (row.size, row.way.is_vmm(), row.vfs));
+        rows.sort_by_key(|row| {
+            let disk = row.way.floor() == FloorKind::Disk;
+            let slow = disk && row.size > GIB;
+            let vmm = row.way.is_vmm();
+            (slow, row.size, vmm, row.vfs, disk, row.content as u8)
+        });
         rows
     }
 
@@ -240,15 +256,8 @@ impl Selection {
                 said.to_vec()
             }
         }
-        let mut all = Vec::new();
-        for size in or(&self.sizes, GIB) {
-            for vfs in or(&self.vfs, 1) {
-                for content in or(&self.contents, Content::Random) {
-                    all.push((size, content, vfs));
-                }
-            }
-        }
-        all
+        let contents = or(&self.contents, Content::Random);
+        combinations(&or(&self.sizes, GIB), &contents, &or(&self.vfs, 1))
     }
 }
 
@@ -263,9 +272,14 @@ mod tests {
             ..Selection::default()
         };
         let usual = selection.rows();
-        assert_eq!(usual.len(), 9);
-        assert_eq!(usual[3].to_string(), "restore, 1 GiB, random");
-        assert_eq!(usual[8].to_string(), "tcp, 8 GiB, random");
+        assert_eq!(usual.len(), 27);
+        let at = |index: usize| usual[index].to_string();
+        assert_eq!(at(0), "tcp, 1 GiB, random");
+        assert_eq!(at(3), "restore, 1 GiB, random");
+        assert_eq!(at(6), "tcp, 1 GiB, random, 4 VFs");
+        assert_eq!(at(20), "tcp, 8 GiB, zero, 4 VFs");
+        assert_eq!(at(21), "restore, 4 GiB, random");
+        assert_eq!(at(26), "restore, 8 GiB, zero");
         selection.sizes = vec![16 << 20, 32 << 20];
         selection.vfs = vec![1, 4];
         let asked: Vec<String> = selection.rows().iter().map(Row::to_string).collect();

@@ -58,6 +58,12 @@ impl Sample {
     pub fn cpu_ratio(&self) -> Option<f64> {
         Some(self.cpu? / self.floor_cpu?)
     }
+
+    /// Bytes that travelled to bytes of state.
+    #[must_use]
+    pub fn stream_part(&self) -> Option<f64> {
+        (self.state_bytes > 0).then(|| self.stream_bytes as f64 / self.state_bytes as f64)
+    }
 }
 
 /// The runs of a comparison so far.

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One side of a transfer in a process of its own, and the talk with the process that runs the comparison.
 //!
-//! A source says [`Ready`] on its stdout when its VFs are open, since opening one clears it, and goes on at a line on its stdin once they were
-//! filled. From then on it answers each URL on its stdin with `Ready` when it has connected and, at one more line, sends its state there and says
-//! [`Done`]; its VFs have their state still. A destination says `Ready` when it listens, which is after all that a VMM does before its guest
-//! stops, loads what comes, and says `Done`. Both stay until their stdin ends, because a VF that is closed is cleared too.
+//! A side says [`Ready`] on its stdout when its VFs are open, since opening one clears it. From then on it takes a [`Job`] after the other, one line
+//! each on its stdin. For each it does what a VMM does before its guest stops and says `Ready`: a destination has emptied its VFs and listens,
+//! a source has connected. At one more line, or when a source connects, it does the job and says [`Done`]; a source has its state still.
+//! Both stay until their stdin ends, because a VF that is closed is cleared too.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use host_sim::boundary;
@@ -32,10 +33,15 @@ pub struct Task {
     pub count: u16,
     /// Which side.
     pub role: Role,
+}
+
+/// A transfer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Where a destination listens or loads from, and a source connects or saves to.
+    pub url: String,
     /// What goes over a connection.
     pub carrying: Carrying,
-    /// Where a destination listens, or loads from.
-    pub url: String,
 }
 
 /// Which side of a transfer.
@@ -60,6 +66,9 @@ pub enum Carrying {
     DataFd,
 }
 
+/// How long a destination waits for its source, which the floor goes before.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Connections of a stream that is split.
 const SPLIT: usize = 4;
 
@@ -70,10 +79,10 @@ impl Carrying {
     }
 }
 
-/// A side waits for its line.
-#[derive(Debug, Serialize, Deserialize)]
+/// A side waits for its next line, or its source.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Ready {
-    /// Where a destination listens.
+    /// Where a destination listens; else empty.
     pub url: String,
 }
 
@@ -105,14 +114,17 @@ pub fn run(task: &Task) -> anyhow::Result<()> {
     let devices = (0..task.count)
         .map(|n| open(&host, task.first + n, format!("vf{n}")))
         .collect::<Result<Vec<_>, _>>()?;
-    match task.role {
-        Role::Source => source(&devices, task.carrying),
-        Role::Destination => {
-            destination(&devices, &task.url.parse()?, task.carrying)?.say()?;
-            while line()?.is_some() {}
-            Ok(())
-        }
+    say(&Ready::default())?;
+    while let Some(line) = line()? {
+        let Job { url, carrying } = serde_json::from_str(&line)?;
+        let endpoint = url.parse()?;
+        match task.role {
+            Role::Source => sent(&devices, &endpoint, carrying),
+            Role::Destination => loaded(&devices, &endpoint, carrying),
+        }?
+        .say()?;
     }
+    Ok(())
 }
 
 /// Processor seconds, peak of memory, and what each VF has moved.
@@ -130,30 +142,20 @@ impl Outcome {
     }
 }
 
-fn source(devices: &[Device], carrying: Carrying) -> anyhow::Result<()> {
-    begin(String::new())?;
+/// Sends the state of all devices once.
+fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::Result<Outcome> {
     for device in devices {
         device.start()?;
-        device.manifest()?;
         device.quiesce()?;
         device.stop()?;
     }
-    say(&Ready { url: String::new() })?;
-    while let Some(url) = line()? {
-        sent(devices, &url.parse()?, carrying)?.say()?;
-    }
-    Ok(())
-}
-
-/// Sends the state of all devices once.
-fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::Result<Outcome> {
     let mut connections = Vec::new();
     if !matches!(endpoint, Endpoint::File(_)) {
         for _ in 0..devices.len() * carrying.connections() {
             connections.push(endpoint.connect(Deadlines::default().connect)?);
         }
     }
-    begin(endpoint.to_string())?;
+    begin()?;
     let mut connections = connections.into_iter();
     let jobs: Vec<_> = devices
         .iter()
@@ -191,16 +193,24 @@ fn sent(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::
     measured(jobs)
 }
 
-fn destination(
-    devices: &[Device],
-    endpoint: &Endpoint,
-    carrying: Carrying,
-) -> anyhow::Result<Outcome> {
-    for device in devices {
-        device.prepare_load()?;
-    }
+/// Empties all devices and loads them once.
+fn loaded(devices: &[Device], endpoint: &Endpoint, carrying: Carrying) -> anyhow::Result<Outcome> {
+    let empty = |device: &Device| {
+        // What is left of the job before goes with one reset where the VF runs, and with two where it does not.
+        device.unstop()?;
+        device.run()?;
+        anyhow::Ok(device.prepare_load()?)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = devices
+            .iter()
+            .map(|device| scope.spawn(move || empty(device)))
+            .collect();
+        let mut ends = threads.into_iter().map(|thread| thread.join());
+        ends.try_for_each(|end| end.unwrap_or_else(|_| bail!("a side's thread panicked")))
+    })?;
     if let Endpoint::File(_) = endpoint {
-        begin(endpoint.to_string())?;
+        begin()?;
         let load = |device: &Device| {
             let (_, report) = device.receive_at(endpoint)?;
             anyhow::Ok(Moved {
@@ -216,7 +226,7 @@ fn destination(
     })?;
     let mut connections = Vec::new();
     for _ in 0..devices.len() * carrying.connections() {
-        connections.push(listener.accept(Deadlines::default().connect, &Cancel::new())?);
+        connections.push(listener.accept(PATIENCE, &Cancel::new())?);
     }
     if carrying == Carrying::Split {
         return loaded_split(devices, connections);
@@ -303,8 +313,8 @@ where
 }
 
 /// Says that this side is ready and waits for its line.
-fn begin(url: String) -> anyhow::Result<()> {
-    say(&Ready { url })?;
+fn begin() -> anyhow::Result<()> {
+    say(&Ready::default())?;
     line()?.context("the comparison has ended").map(drop)
 }
 

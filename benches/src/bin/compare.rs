@@ -37,9 +37,9 @@ struct Args {
     /// Runs of each row
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Runs of rows with more than 1 GiB
-    #[arg(long, default_value_t = 3)]
-    large_runs: usize,
+    /// Runs of rows with more than 1 GiB; as many as of the others when it is not given
+    #[arg(long)]
+    large_runs: Option<usize>,
     /// Begin no run that would end later than this from the first
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
@@ -107,7 +107,7 @@ fn main() -> anyhow::Result<()> {
     let mut plan = Plan {
         rows: selection.rows(),
         runs: args.runs,
-        large_runs: args.large_runs,
+        large_runs: args.large_runs.unwrap_or(args.runs),
         disk: args.disk,
         until: None,
         peers,
@@ -115,9 +115,10 @@ fn main() -> anyhow::Result<()> {
     let mut results = Results::open(args.results.as_deref())?;
     let guess = plan.guess(&results).as_secs_f64() / 60.0;
     if args.list {
-        for row in &plan.rows {
-            let (done, wanted) = (results.of(*row).count(), plan.wanted(*row));
-            println!("{row}: {done} of {wanted} runs");
+        for &row in &plan.rows {
+            let (done, wanted) = (results.of(row).count(), plan.wanted(row));
+            let seconds = plan.guess_of(row, &results).as_secs_f64();
+            println!("{row}: {done} of {wanted} runs, {seconds:.0} s left");
         }
         println!("about {guess:.1} minutes");
         return Ok(());

@@ -62,7 +62,7 @@ pub fn svg(timeline: &Timeline, title: &str) -> String {
 
     let height = drawing.y + MARGIN;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" \
+        "<!-- SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause -->\n<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" \
          height=\"{height:.0}\" role=\"img\">\n<title>{}</title>\n<style>{SHEET}</style>\n\
          <rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n{}</svg>\n",
         escape(title),
