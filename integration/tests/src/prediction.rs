@@ -29,6 +29,8 @@ pub enum Transport {
     Tcp,
     /// A socket in a directory.
     Unix,
+    /// A socket in a directory that the data fds go through, and no state.
+    HandOver,
 }
 
 impl Transport {
@@ -37,6 +39,7 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Unix => "unix",
+            Self::HandOver => "hand-over",
         }
     }
 }
@@ -88,6 +91,7 @@ pub fn moves(case: Case, count: usize, history: &Path) -> Vec<Move> {
     let mut rig = Rig::new(&Setup {
         both_hosts: vec!["--populate"],
         vmm: vec!["--migration-history", history],
+        local: case.transport == Transport::HandOver,
         memory: "256M",
         vfs: case.vfs,
         vram,
@@ -102,7 +106,7 @@ pub fn moves(case: Case, count: usize, history: &Path) -> Vec<Move> {
         .map(|number| {
             let url = match case.transport {
                 Transport::Tcp => rig.tcp_url(),
-                Transport::Unix => format!(
+                Transport::Unix | Transport::HandOver => format!(
                     "unix:{}",
                     rig.files
                         .path()

@@ -32,12 +32,24 @@ fn main() -> Result<()> {
          | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     print!("{table}");
+    let mut known = Vec::new();
     for case in cases(quick) {
         let moved = moves(case, MOVES, &history);
         let row = row(case, &moved);
         print!("{row}");
         table.push_str(&row);
+        known.push(median(later(&moved).iter().map(Move::ratio)));
     }
+    let close = known.iter().filter(|ratio| (0.8..=1.2).contains(*ratio));
+    let summary = format!(
+        "\nWithin 20%: {} of {} medians of later moves; the farthest are {:.2} and {:.2}.\n",
+        close.count(),
+        known.len(),
+        known.iter().copied().fold(f64::NAN, f64::min),
+        known.iter().copied().fold(f64::NAN, f64::max),
+    );
+    print!("{summary}");
+    table.push_str(&summary);
     if let Some(document) = write {
         replace(&document, &table)?;
     }
@@ -47,8 +59,14 @@ fn main() -> Result<()> {
 /// Small ones first, so that the large ones show what the small ones have taught.
 fn cases(quick: bool) -> Vec<Case> {
     let mut cases = Vec::new();
-    for transport in [Transport::Tcp, Transport::Unix] {
-        for content in ["random", "zero"] {
+    let ways: [(_, &[_]); 3] = [
+        (Transport::Tcp, &["random", "zero"]),
+        (Transport::Unix, &["random", "zero"]),
+        // What is in the VRAM makes no difference.
+        (Transport::HandOver, &["random"]),
+    ];
+    for (transport, contents) in ways {
+        for content in contents {
             for vfs in [1, 4] {
                 for vram_mib in SIZES {
                     if !quick || vram_mib == 256 {
@@ -66,14 +84,20 @@ fn cases(quick: bool) -> Vec<Case> {
     cases
 }
 
+/// The moves of a VM that has moved before.
+fn later(moved: &[Move]) -> &[Move] {
+    &moved[KNOWN_AFTER.min(moved.len() - 1)..]
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 fn row(case: Case, moved: &[Move]) -> String {
     let first = &moved[0];
-    let later = &moved[KNOWN_AFTER.min(moved.len() - 1)..];
-    let median = |of: &dyn Fn(&Move) -> f64| {
-        let mut values: Vec<_> = later.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let later = later(moved);
     let ratios: Vec<_> = later.iter().map(Move::ratio).collect();
     let edge = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick).unwrap_or(f64::NAN);
     let within = moved.iter().filter(|one| one.within).count();
@@ -90,10 +114,10 @@ fn row(case: Case, moved: &[Move]) -> String {
         first.actual_ms,
         first.ratio(),
         first.basis.trim_start_matches("from "),
-        median(&|one| one.predicted_ms),
-        median(&|one| one.actual_ms),
-        median(&Move::ratio),
-        median(&|one| one.start_ms / one.actual_ms),
+        median(later.iter().map(|one| one.predicted_ms)),
+        median(later.iter().map(|one| one.actual_ms)),
+        median(later.iter().map(Move::ratio)),
+        median(later.iter().map(|one| one.start_ms / one.actual_ms)),
         edge(f64::min),
         edge(f64::max),
         moved.len(),
