@@ -270,9 +270,14 @@ pub fn stored_checksum(header: &[u8; FRAME_HEADER_SIZE]) -> u64 {
     u64::from_le_bytes(array(header, 16))
 }
 
+/// What of a header its checksum is of, before the payload.
+pub fn summed(header: &[u8; FRAME_HEADER_SIZE]) -> &[u8] {
+    &header[..16]
+}
+
 /// CRC of the header's first 16 bytes and the payload.
 pub fn checksum(header: &[u8; FRAME_HEADER_SIZE], payload: &[u8]) -> u64 {
-    joined(crc64(&header[..16]), crc64(payload), payload.len() as u64)
+    joined(crc64(summed(header)), crc64(payload), payload.len() as u64)
 }
 
 /// The digest of a stream that begins with this preamble, to be updated with the header of each frame.

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::attempt::AttemptId;
 use super::codec::Unpacker;
+use super::crc::Crc64;
 use super::decode::{Bounds, Decoder, Event};
 use super::error::StreamError;
 use super::fault::{DecodeError, DecodeFault, Place};
 use super::frame::{self, End, FRAME_HEADER_SIZE, FrameHeader, FrameType, Part, Totals};
 use super::sparse::Pieces;
 use crate::xe::Account;
+
+/// Bytes that are received at most before they are summed, where they are summed as they come: few enough for the second cache to
+/// have them still. Smaller ones were no faster, and each is a system call and may wake the sender up.
+const PIECE: usize = 512 << 10;
 
 /// A frame as it was received, its payload elsewhere. Not checked.
 #[derive(Debug)]
@@ -73,6 +78,11 @@ impl Raw {
         let summed = frame::checksum(&self.header, payload);
         self.summed = Some(summed);
         frame::stored_checksum(&self.header) == summed
+    }
+
+    /// Whether it came whole, was summed, and has the checksum that it bears.
+    pub fn holds(&self) -> bool {
+        self.summed == Some(frame::stored_checksum(&self.header))
     }
 
     /// Whether no frame can follow: the stream has ended, well or not.
@@ -165,6 +175,37 @@ impl<R: Read> Inlet<R> {
         self.frame_by(raw, fill, room);
     }
 
+    /// As [`Inlet::frame`], and computes the checksum while the frame comes, so that the [`Checker`] need not. `update` is
+    /// [`Crc64::update`], or does it.
+    pub fn frame_summed<'b>(
+        &mut self,
+        raw: &mut Raw,
+        mut update: impl FnMut(&mut Crc64, &[u8]),
+        room: impl FnOnce(usize) -> &'b mut [u8],
+    ) {
+        let Some(header) = self.header(raw, fill) else {
+            return;
+        };
+        let payload = room(header.length as usize);
+        let mut sum = Crc64::new();
+        update(&mut sum, frame::summed(&raw.header));
+        while raw.error.is_none() && raw.payload_bytes < payload.len() {
+            let left = &mut payload[raw.payload_bytes..];
+            let most = left.len().min(PIECE);
+            let (got, error) = self.fill(&mut left[..most]);
+            update(&mut sum, &left[..got]);
+            raw.payload_bytes += got;
+            raw.error = error;
+            if got < most {
+                break;
+            }
+        }
+        if raw.payload_bytes == payload.len() {
+            raw.is_last = ends(header.frame_type);
+            raw.summed = Some(sum.finish());
+        }
+    }
+
     /// As [`Inlet::frame`], with the header received by `receive`, which takes along what comes beside its bytes. It answers the bytes read, and
     /// why there were no more.
     pub fn frame_by<'b>(
@@ -173,25 +214,30 @@ impl<R: Read> Inlet<R> {
         receive: impl FnOnce(&mut R, &mut [u8]) -> (usize, Option<io::Error>),
         room: impl FnOnce(usize) -> &'b mut [u8],
     ) {
+        let Some(header) = self.header(raw, receive) else {
+            return;
+        };
+        let payload = room(header.length as usize);
+        (raw.payload_bytes, raw.error) = self.fill(payload);
+        raw.is_last = raw.payload_bytes < payload.len() || ends(header.frame_type);
+    }
+
+    /// Receives a header; `None` when nothing can be received behind it. Then, and until its payload has come, the frame is the last.
+    fn header(
+        &mut self,
+        raw: &mut Raw,
+        receive: impl FnOnce(&mut R, &mut [u8]) -> (usize, Option<io::Error>),
+    ) -> Option<FrameHeader> {
         *raw = Raw {
             is_last: true,
             ..Raw::new()
         };
-        let mut header = [0; FRAME_HEADER_SIZE];
-        (raw.header_bytes, raw.error) = receive(&mut self.inner, &mut header);
-        raw.header = header;
+        (raw.header_bytes, raw.error) = receive(&mut self.inner, &mut raw.header);
         if raw.header_bytes < FRAME_HEADER_SIZE {
-            return;
+            return None;
         }
-        let Ok(header) = FrameHeader::decode(&header) else {
-            return;
-        };
-        if self.bounds.check(&header).is_err() {
-            return;
-        }
-        let payload = room(header.length as usize);
-        (raw.payload_bytes, raw.error) = self.fill(payload);
-        raw.is_last = raw.payload_bytes < payload.len() || ends(header.frame_type);
+        let header = FrameHeader::decode(&raw.header).ok()?;
+        self.bounds.check(&header).is_ok().then_some(header)
     }
 
     /// Reads until `bytes` are full or the input ends; answers the bytes read, and why there were no more.

@@ -7,6 +7,7 @@
 use std::io::Read;
 
 use super::attempt::AttemptId;
+use super::crc::Crc64;
 use super::decode::{Decoder, Event, Limits};
 use super::error::StreamError;
 use super::frame::{PREAMBLE_SIZE, Part, Totals};
@@ -72,10 +73,11 @@ impl<R: Read> Reader<R> {
     pub fn next<'a>(&mut self, buf: &'a mut Vec<u8>) -> Result<Option<&'a [u8]>, StreamError> {
         while !self.checker.has_ended() {
             let payload = &mut self.payload;
-            self.inlet.frame(&mut self.raw, |length| {
-                payload.resize(length, 0);
-                &mut payload[..]
-            });
+            self.inlet
+                .frame_summed(&mut self.raw, Crc64::update, |length| {
+                    payload.resize(length, 0);
+                    &mut payload[..]
+                });
             match self.checker.accept(&mut self.raw, &self.payload)? {
                 Checked::State(pieces) => {
                     buf.clear();

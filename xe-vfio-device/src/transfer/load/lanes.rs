@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
 
-use super::receiving::{Activity, Patient, SLICE};
+use super::receiving::{Activity, Patient, SLICE, receive_summed};
 use super::{Job, LoadError};
 use crate::stream::Inlet;
 use crate::stream::frame::CONNECTIONS_MAX;
@@ -136,12 +136,9 @@ fn run<S: Source>(mut inlet: Inlet<Patient<S>>, lane: &Feeding<Box<Parcel>>) -> 
     let mut stages = Stages::default();
     while let Some(mut parcel) = timed(&mut stages.stream_idle, || lane.take()) {
         let Parcel { buffer, raw, .. } = &mut *parcel;
-        timed(&mut stages.stream, || {
-            inlet.frame(raw, |length| &mut buffer.bytes()[..length]);
-        });
-        let good = timed(&mut stages.frames, || raw.sum(buffer.as_slice()));
+        receive_summed(&mut inlet, raw, buffer, &mut stages);
         let (number, is_last) = (raw.sequence(), raw.is_last());
-        match number.filter(|_| good) {
+        match number.filter(|_| raw.holds()) {
             Some(number) => {
                 if !lane.put(number, parcel) || is_last {
                     break;

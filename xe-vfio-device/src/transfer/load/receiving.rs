@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::lanes::{Lanes, Other};
 use super::{Job, LoadError};
-use crate::stream::{Checker, Inlet};
+use crate::stream::{Checker, Inlet, Raw};
 use crate::transfer::belt::{Emptying, Filling, belt};
+use crate::transfer::buffer::Buffer;
 use crate::transfer::file::Ahead;
 use crate::transfer::incoming::Source;
 use crate::transfer::parcel::Parcel;
@@ -177,7 +178,8 @@ impl<S: Source> Supply<'_, S> {
                 stages,
             } => {
                 let mut parcel = parcel.take()?;
-                timed(&mut stages.stream, || receive(inlet, &mut parcel));
+                let Parcel { buffer, raw, .. } = &mut *parcel;
+                receive_summed(inlet, raw, buffer, stages);
                 Some(parcel)
             }
             Self::Staged { parcels, .. } => parcels.take(),
@@ -232,6 +234,26 @@ impl<S: Source> Supply<'_, S> {
     }
 }
 
+/// Receives a frame and sums it while it comes, for those whose thread would sum it anyway.
+pub(super) fn receive_summed<S: Source>(
+    inlet: &mut Inlet<Patient<S>>,
+    raw: &mut Raw,
+    buffer: &mut Buffer,
+    stages: &mut Stages,
+) {
+    let mut summing = Duration::ZERO;
+    timed(&mut stages.stream, || {
+        inlet.frame_summed(
+            raw,
+            |sum, bytes| timed(&mut summing, || sum.update(bytes)),
+            |length| &mut buffer.bytes()[..length],
+        );
+    });
+    stages.stream = stages.stream.saturating_sub(summing);
+    stages.frames += summing;
+}
+
+/// Receives a frame for another thread to sum: the connection is the slower of the two.
 fn receive<S: Source>(inlet: &mut Inlet<Patient<S>>, parcel: &mut Parcel) {
     let Parcel { buffer, raw, .. } = parcel;
     inlet.frame(raw, |length| &mut buffer.bytes()[..length]);
