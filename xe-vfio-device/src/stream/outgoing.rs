@@ -139,6 +139,9 @@ pub struct Outlet<W: Write> {
     inner: W,
     offset: u64,
     broken: bool,
+    /// Frames that go with the next write.
+    held: Vec<u8>,
+    held_frames: usize,
 }
 
 impl<W: Write> Outlet<W> {
@@ -148,7 +151,24 @@ impl<W: Write> Outlet<W> {
             inner,
             offset: 0,
             broken: false,
+            held: Vec::new(),
+            held_frames: 0,
         }
+    }
+
+    /// Keeps the frame of `payload`, copied, to go with the next write: a frame of zeros is a few bytes, and the call that sends them and wakes
+    /// the receiver up costs more than all else that is done for it.
+    pub fn hold(&mut self, frame: &Frame, payload: &[u8]) {
+        self.held.extend_from_slice(&frame.header);
+        frame
+            .payload(payload)
+            .for_each(|piece| self.held.extend_from_slice(piece));
+        self.held_frames += 1;
+    }
+
+    /// Frames that wait for the next write.
+    pub fn held(&self) -> usize {
+        self.held_frames
     }
 
     /// Writes the frame of `payload`.
@@ -156,14 +176,11 @@ impl<W: Write> Outlet<W> {
     /// # Errors
     /// [`StreamError::Io`], and [`StreamError::Over`] after that.
     pub fn frame(&mut self, frame: &Frame, payload: &[u8]) -> Result<(), StreamError> {
-        let mut slices: Vec<_> = [&frame.header[..]]
-            .into_iter()
-            .chain(frame.payload(payload))
-            .map(IoSlice::new)
-            .collect();
-        self.write(frame.wire_bytes(payload) as u64, |inner| {
-            write_all(inner, &mut slices)
-        })
+        self.write(
+            [&frame.header[..]]
+                .into_iter()
+                .chain(frame.payload(payload)),
+        )
     }
 
     /// Writes bytes that the other side waits for, opening or end, and flushes.
@@ -171,28 +188,41 @@ impl<W: Write> Outlet<W> {
     /// # Errors
     /// As [`Outlet::frame`].
     pub fn flushed(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
-        self.write(bytes.len() as u64, |inner| {
-            inner.write_all(bytes)?;
-            inner.flush()
-        })
+        self.write([bytes].into_iter())?;
+        self.inner.flush().map_err(|source| self.failed(source))
     }
 
-    fn write(
-        &mut self,
-        bytes: u64,
-        write: impl FnOnce(&mut W) -> io::Result<()>,
-    ) -> Result<(), StreamError> {
+    /// Writes what was held, then these pieces.
+    fn write<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]>) -> Result<(), StreamError> {
         if std::mem::replace(&mut self.broken, true) {
             return Err(StreamError::Over);
         }
-        write(&mut self.inner).map_err(|source| StreamError::Io {
+        let held = std::mem::take(&mut self.held);
+        let mut slices = Vec::new();
+        if !held.is_empty() {
+            slices.push(IoSlice::new(&held));
+        }
+        for piece in pieces {
+            slices.push(IoSlice::new(piece));
+        }
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = write_all(&mut self.inner, &mut slices);
+        written.map_err(|source| self.failed(source))?;
+        self.offset += bytes as u64;
+        self.held = held;
+        self.held.clear();
+        self.held_frames = 0;
+        self.broken = false;
+        Ok(())
+    }
+
+    fn failed(&mut self, source: io::Error) -> StreamError {
+        self.broken = true;
+        StreamError::Io {
             doing: "Sending",
             offset: self.offset,
             source,
-        })?;
-        self.offset += bytes;
-        self.broken = false;
-        Ok(())
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use super::spread::{Other, Spread};
 use super::{Job, SaveError};
@@ -44,7 +45,16 @@ pub(super) struct Sender<'a, S: Sink> {
     job: &'a Job<'a, S>,
     outlet: Outlet<Shared<S>>,
     stages: Stages,
+    /// When the first frame that waits was held back, where frames may wait.
+    held: Option<Instant>,
+    holds: bool,
 }
+
+/// Frames that are a few bytes, because their state is zeros, wait for one another where this thread would send each between two reads: so
+/// many are sent at once, or those of so long a time, so that a slow data fd keeps the receiver waiting for no more than a frame.
+const HELD_MAX: usize = 8;
+const HELD_FOR: Duration = Duration::from_micros(500);
+const SMALL: usize = 256;
 
 impl<'a, S: Sink> Sender<'a, S> {
     /// Goes on with a stream whose opening was sent.
@@ -53,6 +63,16 @@ impl<'a, S: Sink> Sender<'a, S> {
             job,
             outlet,
             stages: Stages::default(),
+            held: None,
+            holds: false,
+        }
+    }
+
+    /// With small frames sent together.
+    fn holding(self) -> Self {
+        Self {
+            holds: true,
+            ..self
         }
     }
 
@@ -63,7 +83,20 @@ impl<'a, S: Sink> Sender<'a, S> {
         let wanted = self.job.sink.get().still_wanted();
         wanted.map_err(|error| self.job.cancelled_or(error))?;
         let payload = &parcel.buffer.as_slice()[..parcel.length];
+        if self.can_wait(parcel.frame.wire_bytes(payload)) {
+            self.outlet.hold(&parcel.frame, payload);
+            return Ok(());
+        }
+        self.held = None;
         self.written(|outlet| outlet.frame(&parcel.frame, payload))
+    }
+
+    /// Whether a frame of so many bytes can wait for the next one.
+    fn can_wait(&mut self, bytes: usize) -> bool {
+        self.holds
+            && bytes <= SMALL
+            && self.outlet.held() + 1 < HELD_MAX
+            && self.held.get_or_insert_with(Instant::now).elapsed() < HELD_FOR
     }
 
     fn last(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
@@ -121,7 +154,7 @@ impl Parcels for Taking<Box<Parcel>> {
 pub(super) enum Conveyor<'scope, S: Sink> {
     /// Sends at once, with the same parcel again and again.
     Direct {
-        sender: Sender<'scope, S>,
+        sender: Box<Sender<'scope, S>>,
         parcel: Option<Box<Parcel>>,
         failed: Option<SaveError>,
     },
@@ -153,7 +186,7 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
         }
         if !staged {
             return Ok(Self::Direct {
-                sender,
+                sender: Box::new(sender.holding()),
                 parcel: Some(Box::new(Parcel::new())),
                 failed: None,
             });
