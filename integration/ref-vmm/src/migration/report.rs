@@ -118,7 +118,7 @@ pub struct DirtyReport {
     pub dirty_bytes: u64,
     /// Bytes that the fingerprints take at most.
     pub fingerprint_bytes: u64,
-    /// Whether memory was compared after the guest had stopped, and why.
+    /// Why what the VFs have written was found after the guest had stopped, if it was.
     pub fallback: Option<String>,
     /// Processor time of the migration's own thread and of all comparisons.
     pub cpu_ms: f64,

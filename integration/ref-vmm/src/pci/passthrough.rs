@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use xe_vfio_device::device::Passthrough;
-use xe_vfio_device::dirty::GuestRange;
+use xe_vfio_device::dirty::{GuestRange, PageTable};
 use xe_vfio_device::uapi::{KernelVf, VfioHandle};
 use xe_vfio_device::xe::{self, Identity, ProbeError};
 
@@ -56,5 +56,9 @@ impl Passthrough for Assigned {
 
     fn dma_ranges(&self) -> anyhow::Result<Vec<GuestRange>> {
         Ok(self.vf.container().mapped())
+    }
+
+    fn dirty_bits(&self) -> Result<Arc<PageTable>, String> {
+        self.vf.dirty_bits().cloned().map_err(str::to_owned)
     }
 }

@@ -2,29 +2,29 @@
 //! One attempt at a migration, step by step, and the way back from each of them.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use timeline::{Bar, Timeline};
 use vm_migration::Migratable;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
-use xe_vfio_device::device::DeviceError;
-use xe_vfio_device::dirty::Fingerprints;
+use xe_vfio_device::device::{DeviceError, Tracking};
 use xe_vfio_device::stream::Manifest;
 use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, SaveReport};
 
 use super::super::Limits;
 use super::super::channel::{self, Channel};
 use super::super::forecast::Forecaster;
+use super::super::pages::Pages;
 use super::super::protocol::{
     self, Config, DeviceOffer, Kind, Loaded, LoadedDevice, Ready, Reason, Running,
 };
 use super::super::ram::{self, Pass, Sent, Zeros};
 use super::super::report::{DeviceReport, Phase, Report, Stopwatch, cpu_time, ms};
 use super::super::watch::Watch;
+use super::Error;
 use super::predict::Predictions;
-use super::{Error, dirty};
 use crate::events::Events;
 use crate::vm::{self, Vm};
 
@@ -47,7 +47,7 @@ pub(super) struct Attempt<'a> {
     pub(super) there: Vec<LoadedDevice>,
     pub(super) report: Report,
     touched: bool,
-    pub(super) known: Option<Arc<Fingerprints>>,
+    pub(super) tracking: Tracking,
     pub(super) sending: Duration,
     cpu: Duration,
 }
@@ -89,7 +89,7 @@ impl<'a> Attempt<'a> {
             there: Vec::new(),
             report: Report::default(),
             touched: false,
-            known: None,
+            tracking: Tracking::default(),
             sending: Duration::ZERO,
             cpu: cpu_time(),
         }
@@ -120,16 +120,16 @@ impl<'a> Attempt<'a> {
 
         self.enter(Phase::Precopy)?;
         let mut rest = self.precopy(channel)?;
-        let settles = self.settles()?;
+        let settles = self.settles();
 
         self.enter(Phase::Quiesce)?;
         self.touched = true;
         let quiet = Instant::now();
-        let until = self.limits.gpu_pause.deadline();
+        let until = settles.then(|| self.tracking.begin_window());
         self.vm
             .with_group(|group| group.quiesce())
             .map_err(vm::Error::from)?;
-        if settles {
+        if let Some(until) = until {
             self.enter(Phase::Settle)?;
             rest = self.settle(channel, rest, until)?;
         }
@@ -158,7 +158,12 @@ impl<'a> Attempt<'a> {
 
     /// Tells the destination what comes and hears whether it can take it.
     fn agree(&mut self, channel: &mut Channel) -> Result<Ready, Error> {
-        self.known = dirty::choose(self.vm, self.limits.dirty)?;
+        self.tracking = Tracking::choose(
+            self.vm.devices(),
+            self.limits.dirty,
+            self.limits.gpu_pause,
+            Pages(self.vm.ram().clone()),
+        )?;
         let mut devices = Vec::new();
         for device in self.vm.devices_mut() {
             let id = device.device_id().to_owned();
@@ -268,7 +273,7 @@ impl<'a> Attempt<'a> {
         until: Option<Instant>,
     ) -> Result<Vec<MemoryRange>, Error> {
         let started = Instant::now();
-        let known = self.known.as_deref();
+        let known = self.tracking.fingerprints().map(|shared| &**shared);
         let pass = Pass {
             zeros,
             known,

@@ -36,14 +36,6 @@ pub enum Error {
         #[source]
         source: MigratableError,
     },
-    /// A dirty strategy that was named and cannot be had.
-    #[error("VF {id}: {why}")]
-    Strategy {
-        /// Its name.
-        id: String,
-        /// Why, a sentence.
-        why: String,
-    },
     /// Fingerprints of guest memory.
     #[error(transparent)]
     Fingerprints(DirtyError),

@@ -7,7 +7,6 @@
 //! destination, now or later. No time that passes here says otherwise.
 
 mod attempt;
-mod dirty;
 mod error;
 mod picture;
 mod predict;

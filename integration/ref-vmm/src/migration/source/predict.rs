@@ -170,7 +170,7 @@ impl Attempt<'_> {
             .flatten();
         // A comparison that has to wait for the guest's stop.
         if self.report.dirty.fallback.is_some()
-            && let Some(last) = self.known.as_ref().and_then(|known| known.last())
+            && let Some(last) = self.tracking.last_comparison()
         {
             work.scan = last.took;
             work.memory_bytes = work.memory_bytes.saturating_add(last.dirty);

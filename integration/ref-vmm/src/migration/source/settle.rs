@@ -8,7 +8,8 @@
 use std::time::Instant;
 
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
-use xe_vfio_device::dirty::{Fingerprints, Scanned};
+use xe_vfio_device::device::When;
+use xe_vfio_device::dirty::Scanned;
 
 use super::super::channel::Channel;
 use super::super::ram::{self, Zeros};
@@ -23,12 +24,13 @@ impl Attempt<'_> {
     /// Compares memory while the VFs run, if that is how their writes are found: what it finds is sent with the guest running, and what
     /// it takes is what the one at the end will take.
     pub(super) fn rehearse(&mut self) -> Result<Vec<MemoryRangeTable>, Error> {
-        let Some(known) = &self.known else {
+        let rehearsed = self.tracking.rehearse().map_err(Error::Fingerprints)?;
+        let Some((found, scanned)) = rehearsed else {
             return Ok(Vec::new());
         };
         let report = &mut self.report.dirty;
-        report.fingerprint_bytes = known.memory();
-        let (found, scanned) = known.rehearse().map_err(Error::Fingerprints)?;
+        let shared = self.tracking.fingerprints();
+        report.fingerprint_bytes = shared.map_or(0, |shared| shared.memory());
         report.rehearsal_ms = ms(scanned.took);
         report.cpu_ms += ms(scanned.cpu);
         let ranges = found.into_iter().map(|range| MemoryRange {
@@ -39,39 +41,25 @@ impl Attempt<'_> {
     }
 
     /// Whether the GPUs stand still for it while the guest runs.
-    pub(super) fn settles(&mut self) -> Result<bool, Error> {
-        let limit = self.limits.gpu_pause.limit;
+    pub(super) fn settles(&mut self) -> bool {
         if self.vm.devices().is_empty() {
-            return Ok(false);
+            return false;
         }
-        for device in self.vm.devices() {
-            if device.memory_left_to_the_end()? > 0 {
-                return Ok(false);
+        let rate = self.report.memory_bytes as f64 / self.sending.as_secs_f64();
+        match self.tracking.when(rate) {
+            When::GuestRuns => true,
+            When::GuestIsStopped { why } => {
+                let last = self.tracking.last_comparison();
+                let ms = last.map_or(0.0, |last| ms(last.took));
+                tracing::warn!(
+                    why,
+                    predicted_ms = ms,
+                    "what VFs have written is found after the guest has stopped"
+                );
+                self.report.dirty.fallback = Some(why);
+                false
             }
         }
-        let fallback = if limit.is_zero() {
-            Some("the GPUs may not pause while the guest runs".to_owned())
-        } else if let Some(last) = self.known.as_ref().and_then(|known| known.last()) {
-            let rate = self.report.memory_bytes as f64 / self.sending.as_secs_f64();
-            let prediction = self.limits.gpu_pause.predict(&last, rate);
-            tracing::info!(%prediction, ?limit, fits = prediction.fits, "pause of the GPUs");
-            (!prediction.fits)
-                .then(|| format!("more than the limit of {limit:?} for the GPUs: {prediction}"))
-        } else {
-            None
-        };
-        if let Some(why) = &fallback {
-            let cost = self.known.as_ref().and_then(|known| known.last());
-            let ms = cost.map_or(0.0, |last| ms(last.took));
-            tracing::warn!(
-                why,
-                predicted_ms = ms,
-                "memory is compared after the guest has stopped"
-            );
-        }
-        let settles = fallback.is_none();
-        self.report.dirty.fallback = fallback;
-        Ok(settles)
     }
 
     /// Finds and sends what the VFs have written, until little is left or `until`; answers what is left.
@@ -81,9 +69,6 @@ impl Attempt<'_> {
         rest: Vec<MemoryRange>,
         until: Instant,
     ) -> Result<Vec<MemoryRange>, Error> {
-        if let Some(known) = &self.known {
-            known.set_deadline(Some(until));
-        }
         let mut left = rest;
         for pass in 0.. {
             let written = self.timed_dirty()?;
@@ -100,18 +85,15 @@ impl Attempt<'_> {
 
     /// Everything that was written and not told yet; all stands still.
     pub(super) fn last_dirty(&mut self) -> Result<MemoryRangeTable, Error> {
-        if let Some(known) = &self.known {
-            known.set_deadline(None);
-        }
+        self.tracking.end_window();
         self.timed_dirty()
     }
 
     /// Reads the logs, and notes what a comparison that this begins takes.
     fn timed_dirty(&mut self) -> Result<MemoryRangeTable, Error> {
-        let last = |known: &Fingerprints| known.last();
-        let before = self.known.as_deref().and_then(last);
+        let before = self.tracking.last_comparison();
         let written = self.dirty()?;
-        let after = self.known.as_deref().and_then(last);
+        let after = self.tracking.last_comparison();
         if let Some(Scanned {
             took, read, cpu, ..
         }) = after.filter(|_| after != before)
