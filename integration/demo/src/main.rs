@@ -5,16 +5,30 @@ mod options;
 mod report;
 mod scenario;
 
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
     let options = options::Options::parse();
+    let options = options.checked().unwrap_or_else(|error| error.exit());
     // A run takes its time; that its report cannot be written is better known before.
-    for path in options.json.iter().chain(&options.timeline) {
-        if let Err(error) = std::fs::File::create(path) {
-            eprintln!("{} could not be written: {error}", path.display());
+    let reports = [
+        ("--json", &options.json),
+        ("--timeline", &options.timeline),
+        ("--history", &options.history),
+    ];
+    for (option, path) in reports {
+        if let Some(path) = path
+            && let Err(error) = can_be_written(path)
+        {
+            eprintln!(
+                "{} cannot be written: {error}. Give {option} a file in a directory that exists and is yours to write to",
+                path.display()
+            );
             return ExitCode::FAILURE;
         }
     }
@@ -33,7 +47,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if let Some(path) = &options.timeline
-        && let Err(error) = std::fs::write(path, timeline::svg(&report.timeline, &report.title()))
+        && let Err(error) = fs::write(path, timeline::svg(&report.timeline, &report.title()))
     {
         eprintln!("{} could not be written: {error}", path.display());
         return ExitCode::FAILURE;
@@ -42,5 +56,30 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Fails where a file cannot be written; changes none, and leaves none that was not there.
+fn can_be_written(path: &Path) -> io::Result<()> {
+    let new = !path.exists();
+    OpenOptions::new().append(true).create(true).open(path)?;
+    if new { fs::remove_file(path) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_there_is_kept_and_one_that_is_not_is_not_made() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+        fs::write(&old, "picture").expect("write");
+        can_be_written(&old).expect("writable");
+        can_be_written(&new).expect("writable");
+        assert_eq!(fs::read_to_string(&old).expect("read"), "picture");
+        assert!(!new.exists());
+        assert!(can_be_written(directory.path()).is_err());
+        assert!(can_be_written(&directory.path().join("none/file")).is_err());
     }
 }

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 
 /// Migrate a working VM with a VF between two VMM processes and check that nothing is lost.
 #[derive(Debug, Parser)]
@@ -21,7 +22,7 @@ pub struct Options {
     /// How the two VMMs talk
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub transport: Transport,
-    /// Connections of each VF's state
+    /// Connections of each VF's state; not with the transport `local`, where none of it goes over a connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub connections: u8,
     /// VFs of the VM
@@ -34,7 +35,12 @@ pub struct Options {
     #[arg(long)]
     pub iommufd: bool,
     /// sysfs directory of a real VF for the source, in place of a simulated one (once per VF)
-    #[arg(long, value_name = "PATH", requires = "destination_device")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "destination_device",
+        conflicts_with_all = ["vram", "vfs", "fill"]
+    )]
     pub source_device: Vec<PathBuf>,
     /// sysfs directory of a real VF for the destination (once per VF)
     #[arg(long, value_name = "PATH", requires = "source_device")]
@@ -48,6 +54,35 @@ pub struct Options {
     /// Write everything that is printed as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+impl Options {
+    /// What the command line says, once it makes sense.
+    ///
+    /// # Errors
+    /// With the reason, for people.
+    pub fn checked(self) -> Result<Self, clap::Error> {
+        let refused = |why: &str| Err(Self::command().error(ErrorKind::ArgumentConflict, why));
+        if matches!(self.transport, Transport::Local) && self.connections > 1 {
+            return refused(
+                "--connections is for --transport tcp and unix: with local the destination reads the VF's state itself, and none of it goes over a connection",
+            );
+        }
+        if self.source_device.len() != self.destination_device.len() {
+            return refused(
+                "--source-device and --destination-device have to be given equally often, one pair for each VF",
+            );
+        }
+        Ok(self)
+    }
+
+    /// VFs of the VM, simulated or real.
+    pub fn vf_count(&self) -> u16 {
+        match u16::try_from(self.source_device.len()) {
+            Ok(0) | Err(_) => self.vfs,
+            Ok(count) => count,
+        }
+    }
 }
 
 /// Content of VRAM.
@@ -122,6 +157,25 @@ mod tests {
                 && size("4T").is_err()
                 && size("99999999999G").is_err()
         );
+    }
+
+    #[track_caller]
+    fn checked(arguments: &[&str]) -> Result<Options, String> {
+        let all = [&["demo"], arguments].concat();
+        let options = Options::try_parse_from(all).and_then(Options::checked);
+        options.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_would_mean_nothing_is_refused() {
+        let error = checked(&["--transport", "local", "--connections", "4"]).unwrap_err();
+        assert!(error.contains("--transport tcp and unix"), "{error}");
+        assert!(checked(&["--transport", "unix", "--connections", "4"]).is_ok());
+        let devices = ["--source-device", "/a", "--destination-device", "/b"];
+        assert_eq!(checked(&devices).unwrap().vf_count(), 1);
+        for more in [["--vram", "1G"], ["--vfs", "2"], ["--source-device", "/c"]] {
+            assert!(checked(&[&devices[..], &more].concat()).is_err());
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn report(
         timeline: answered(migration, "timeline")?,
         extra_rss_bytes,
         accel,
-        vfs: options.vfs,
+        vfs: options.vf_count(),
         vram_bytes: if simulated { options.vram } else { 0 },
         vram_compared: simulated,
     })
@@ -184,9 +184,6 @@ struct Side {
 impl Stage {
     fn set(programs: &Programs, options: &Options) -> Result<Self> {
         if !options.source_device.is_empty() {
-            if options.source_device.len() != options.destination_device.len() {
-                bail!("--source-device and --destination-device have to be given equally often");
-            }
             let side = |paths: &[std::path::PathBuf]| Side {
                 environment: Vec::new(),
                 devices: paths
@@ -196,7 +193,7 @@ impl Stage {
             };
             return Ok(Self {
                 hosts: None,
-                vfs: options.source_device.len() as u16,
+                vfs: options.vf_count(),
                 source: side(&options.source_device),
                 destination: side(&options.destination_device),
             });
@@ -329,7 +326,9 @@ fn destination_url(transport: Transport, files: &Path) -> Result<String> {
 
 /// Refuses a run whose VRAM, twice for the two hosts, and guest memory, once it has arrived, would not fit where they live.
 fn has_room(scratch: &Path, options: &Options) -> Result<()> {
-    let needed = 2 * (u64::from(options.vfs) * options.vram.next_power_of_two() + options.memory);
+    let vram = options.vram.checked_next_power_of_two();
+    let vram = vram.unwrap_or(u64::MAX).saturating_mul(options.vfs.into());
+    let needed = vram.saturating_add(options.memory).saturating_mul(2);
     let free = free_bytes(scratch)?.min(available_memory()?);
     if needed > free {
         bail!(
