@@ -11,8 +11,10 @@ use std::{env, fs};
 
 use support::*;
 use xe_vfio_device::stream::{
-    AttemptId, Codec, Flags, Limits, Manifest, Opening, Receipt, StreamError, VfOutcome, Writer,
+    AttemptId, Limits, Manifest, Opening, Receipt, StreamError, VfOutcome, Writer,
 };
+#[cfg(feature = "compression")]
+use xe_vfio_device::stream::{Codec, Flags};
 use xe_vfio_device::xe::{Account, Expectation};
 
 /// A VF without VRAM, and as little as a host may show of it.

@@ -25,6 +25,9 @@ pub struct Options {
     /// Connections of each VF's state; not with the transport `local`, where none of it goes over a connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub connections: u8,
+    /// off, auto, lz4 or zstd: how the VFs' state is compressed
+    #[arg(long, default_value = "auto", value_parser = ["off", "auto", "lz4", "zstd"])]
+    pub compression: String,
     /// VFs of the VM
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=8))]
     pub vfs: u16,

@@ -86,6 +86,26 @@ pub struct Device {
     pub state_bytes: u64,
     /// Bytes of the stream.
     pub wire_bytes: u64,
+    /// What was compressed, if anything was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<Compressed>,
+}
+
+/// What compression has made of a VF's stream.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Compressed {
+    /// Frames that went as LZ4.
+    pub lz4_frames: u64,
+    /// Frames that went as zstd.
+    pub zstd_frames: u64,
+    /// All frames of the stream.
+    pub frames: u64,
+    /// Bytes that were compressed.
+    pub before_bytes: u64,
+    /// Bytes that travelled in their place.
+    pub after_bytes: u64,
+    /// What the codecs took.
+    pub codec_ms: f64,
 }
 
 /// Peak memory of the two processes.
@@ -154,6 +174,18 @@ impl fmt::Display for Report {
                 mib(rate as u64),
                 device.confirm_ms
             )?;
+            if let Some(compressed) = &device.compressed {
+                writeln!(
+                    f,
+                    "  {id:<8} compressed {} lz4 and {} zstd of {} frames, {} to {}, in {:.1} ms",
+                    compressed.lz4_frames,
+                    compressed.zstd_frames,
+                    compressed.frames,
+                    mib(compressed.before_bytes),
+                    mib(compressed.after_bytes),
+                    compressed.codec_ms
+                )?;
+            }
         }
         writeln!(f, "downtime: {:.1} ms", self.downtime_ms)?;
         if let Some(prediction) = &self.prediction {

@@ -288,6 +288,8 @@ fn start(
         name(&options.accel),
         "--connections".to_owned(),
         options.connections.to_string(),
+        "--compression".to_owned(),
+        options.compression.clone(),
     ];
     for (index, path) in side.devices.iter().enumerate() {
         arguments.push("--device".to_owned());

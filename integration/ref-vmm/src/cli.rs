@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use xe_vfio_device::dirty::{Pause, Wish};
+use xe_vfio_device::transfer::Compression;
 
 use crate::accel::Choice;
 use crate::api::Request;
@@ -216,6 +217,9 @@ pub struct Run {
     /// Connections that each VF's state is sent over, for a link on which one is slower than the VF.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub connections: u8,
+    /// off, auto, lz4 or zstd: how the VFs' state is compressed for a link that is slower than a codec; auto finds out, and leaves a fast one alone.
+    #[arg(long, default_value = "auto")]
+    pub compression: Compression,
     /// Seconds that a peer may be silent.
     #[arg(long, default_value = "30", value_parser = parse_seconds)]
     pub silence_timeout: Duration,
@@ -264,6 +268,7 @@ impl Run {
             dirty: self.dirty,
             gpu_pause: self.gpu_pause,
             connections: self.connections,
+            compression: self.compression,
             ..Limits::default()
         }
     }

@@ -7,7 +7,7 @@ use crate::state::{
     recover_to_running, reset_to_running,
 };
 use crate::stream::Manifest;
-use crate::transfer::{AttemptId, Cancel, Leave};
+use crate::transfer::{AttemptId, Cancel, Compression, Leave};
 use crate::xe::{Mismatch, compare, compat::Severity};
 
 /// What a step made of a session.
@@ -130,6 +130,12 @@ impl<P: Passthrough> XeVfioDevice<P> {
             vf @ AnyVf::Stopped(_) => Ok(Ok(vf)),
             vf => Err(vf),
         })
+    }
+
+    /// Has saves compress from now on, or not, which they do not until told; see [`Compression`]. The VMM knows that the receiver is a build with codecs: one
+    /// without refuses the stream. What is handed over by descriptor is never compressed.
+    pub fn compress(&self, compression: Compression) {
+        self.shared().compression = compression;
     }
 
     /// Has good saves over connections stay in STOP_COPY from now on, or not; see [`Leave`]. [`XeVfioDevice::leave_stop_copy`] is then to be

@@ -47,7 +47,7 @@ use crate::estimate::Moved;
 use crate::state::{AnyVf, DeviceState, MigrationDevice, ResetReason};
 use crate::stream::Manifest;
 use crate::transfer::{
-    AttemptId, Cancel, Context, Deadlines, Leave, Progress, ProgressView, Threads,
+    AttemptId, Cancel, Compression, Context, Deadlines, Leave, Progress, ProgressView, Threads,
 };
 use crate::uapi::{InterruptSignal, MigrationFlags, UapiError};
 
@@ -110,6 +110,7 @@ struct Shared {
     handed_over: bool,
     moved: Option<(Moved, Instant)>,
     leave: Leave,
+    compression: Compression,
 }
 
 impl<P: Passthrough> XeVfioDevice<P> {
@@ -142,6 +143,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
                 handed_over: false,
                 moved: None,
                 leave: Leave::AtOnce,
+                compression: Compression::Off,
             }),
             progress: Progress::default(),
             dirty: Mutex::new(Box::new(All::default())),
@@ -227,6 +229,7 @@ impl<P: Passthrough> XeVfioDevice<P> {
             interrupt: self.options.interrupt,
             threads: Threads::Auto,
             leave: shared.leave,
+            compression: shared.compression,
         }
     }
 }

@@ -120,6 +120,9 @@ struct Device {
     confirm_us: u64,
     in_device_us: u64,
     in_frames_us: u64,
+    /// Only where something was compressed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    in_codec_us: u64,
     in_link_us: u64,
     far_device_us: Option<u64>,
 }
@@ -243,6 +246,11 @@ fn parse(path: &Path, text: &[u8]) -> Result<History, HistoryError> {
     Ok(history)
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde wants it
+fn is_zero(micros: &u64) -> bool {
+    *micros == 0
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros())
         .unwrap_or(u64::MAX)
@@ -334,6 +342,7 @@ impl From<&Moved> for Device {
             confirm_us: micros(moved.confirm),
             in_device_us: micros(moved.in_device),
             in_frames_us: micros(moved.in_frames),
+            in_codec_us: micros(moved.in_codec),
             in_link_us: micros(moved.in_link),
             far_device_us: moved.far_device.map(micros),
         }
@@ -365,6 +374,7 @@ impl Device {
             confirm: time(self.confirm_us, "confirm_us")?,
             in_device: time(self.in_device_us, "in_device_us")?,
             in_frames: time(self.in_frames_us, "in_frames_us")?,
+            in_codec: time(self.in_codec_us, "in_codec_us")?,
             in_link: time(self.in_link_us, "in_link_us")?,
             far_device: self
                 .far_device_us

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::{Cost, Hosts, Lane, Route, Work};
-use crate::transfer::{LoadReport, SaveReport};
+use crate::stream::Totals;
+use crate::transfer::{LoadReport, SaveReport, Stages};
 
 /// Which end of a transfer saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Moved {
     pub in_device: Duration,
     /// Of `stream`, for parsing, zeros and checksums.
     pub in_frames: Duration,
+    /// Of `stream`, compressing or decompressing; none where nothing was compressed.
+    pub in_codec: Duration,
     /// Of `stream`, in calls of the connection or file, waiting for the other side included.
     pub in_link: Duration,
     /// What the other side has said of its calls of the data fd.
@@ -59,6 +62,7 @@ impl Moved {
             confirm: report.confirm,
             in_device: stages.device,
             in_frames: stages.frames,
+            in_codec: codec(totals, stages),
             in_link: stages.stream,
             far_device: None,
         }
@@ -78,9 +82,22 @@ impl Moved {
             confirm: report.confirm,
             in_device: stages.device,
             in_frames: stages.frames,
+            in_codec: codec(totals, stages),
             in_link: stages.stream,
             far_device: None,
         }
+    }
+
+    /// Bytes on the link to the bytes that would have been there without compression; `None` where nothing was compressed.
+    pub(super) fn packing(&self) -> Option<f64> {
+        let plain = self.plain_bytes();
+        let told = !self.in_codec.is_zero() && plain > 0;
+        told.then(|| (self.wire_bytes as f64 / plain as f64).clamp(0.0, 1.0))
+    }
+
+    /// Bytes of state that are no zeros left out.
+    pub(super) fn plain_bytes(&self) -> u64 {
+        self.state_bytes.saturating_sub(self.zero_bytes)
     }
 
     /// All of it.
@@ -96,6 +113,15 @@ impl Moved {
             return 0.0;
         }
         (self.zero_bytes as f64 / self.state_bytes as f64).clamp(0.0, 1.0)
+    }
+}
+
+/// What a codec took, where it was more than a trial.
+fn codec(totals: &Totals, stages: &Stages) -> Duration {
+    if totals.compressed().frames > totals.frames / 8 {
+        stages.codec
+    } else {
+        Duration::ZERO
     }
 }
 
@@ -145,8 +171,14 @@ impl Finished {
         Work {
             memory_bytes: self.memory_bytes,
             memory_cost: self.memory_cost,
+            compression: self.compressed(),
             ..Work::new(self.route, self.hosts, lanes.collect())
         }
+    }
+
+    /// Whether state went compressed.
+    pub(super) fn compressed(&self) -> bool {
+        self.devices.iter().any(|moved| !moved.in_codec.is_zero())
     }
 
     /// Share of all state that was zeros.

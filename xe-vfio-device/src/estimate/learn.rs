@@ -52,10 +52,21 @@ pub struct Costs {
     pub write: Known,
     /// A byte of guest memory, from here to there.
     pub memory: Known,
+    /// What compression has made of a byte, where it may be used and has been.
+    pub packing: Option<Packing>,
     /// Seconds to STOP_COPY and RESUMING.
     pub(super) enter: f64,
     /// Seconds from the last byte to the receipt.
     pub(super) confirm: f64,
+}
+
+/// What compression makes of a byte of state that is no zero left out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Packing {
+    /// The cost of compressing it.
+    pub codec: Cost,
+    /// Bytes on the connection in its place.
+    pub ratio: f64,
 }
 
 /// Connections of unknown speed: 10 Gbit/s.
@@ -78,6 +89,7 @@ pub(super) fn likeness(work: &Work, zeros: f64, seen: &Finished, age: usize) -> 
     let shared = work.hosts.shared(work.route) == seen.hosts.shared(seen.route);
     let age = AGE.powi(i32::try_from(age).unwrap_or(i32::MAX));
     same(work.route == seen.route, 0.05)
+        * same(work.compression || !seen.compressed(), 0.3)
         * same(shared, 0.3)
         * (-apart).exp2()
         * (-6.0 * content).exp()
@@ -129,6 +141,7 @@ pub(super) fn costs(machine: &Machine, history: &History, work: &Work, zeros: f6
         link,
         write,
         memory,
+        packing: past.packing(),
         enter: past.constant(|moved| (moved.enter, 1.0)),
         // Where much was zero the source has waited for the destination there, which is no constant.
         confirm: past.constant(|moved| (moved.confirm, (1.0 - moved.zero_share()).powi(2))),
@@ -139,8 +152,11 @@ pub(super) fn costs(machine: &Machine, history: &History, work: &Work, zeros: f6
 fn link(machine: &Machine, past: &Past<'_>) -> Known {
     let work = past.work;
     let seen = past.cost(|seen, moved| {
+        // Where compressing was what the others waited for, the connection has shown nothing of what it can.
+        let shown = moved.in_codec.is_zero() || moved.in_link >= moved.stream / 2;
         let telling = moved.side == Side::Save
             && seen.route == work.route
+            && shown
             && moved.wire_bytes > moved.state_bytes / 16;
         telling.then_some((moved.in_link, moved.wire_bytes))
     });
@@ -195,6 +211,27 @@ impl Past<'_> {
             }
         }
         known(&mut samples)
+    }
+
+    /// What compression has made of a byte on this route.
+    fn packing(&self) -> Option<Packing> {
+        if !self.work.compression {
+            return None;
+        }
+        let here = |seen: &Finished| seen.route == self.work.route;
+        let codec = self.cost(|seen, moved| {
+            (here(seen) && moved.side == Side::Save)
+                .then_some((moved.in_codec, moved.plain_bytes()))
+        })?;
+        let mut ratios = Samples::default();
+        for (seen, weight) in self.weighed().filter(|(seen, _)| here(seen)) {
+            let packings = seen.devices.iter().filter_map(Moved::packing);
+            packings.for_each(|ratio| ratios.add(ratio, weight / seen.devices.len() as f64));
+        }
+        Some(Packing {
+            codec: codec.cost,
+            ratio: ratios.median()?,
+        })
     }
 
     /// What a byte of guest memory has cost.

@@ -52,7 +52,7 @@ pub use estimator::{Estimate, Estimator, Parts};
 pub use file::HistoryError;
 pub use finished::{Finished, Moved, Side};
 pub use history::History;
-pub use learn::{Basis, Costs, Known};
+pub use learn::{Basis, Costs, Known, Packing};
 pub use machine::Machine;
 pub use model::Bound;
 pub use work::{Hosts, Lane, Route, Work};

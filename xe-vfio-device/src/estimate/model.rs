@@ -80,8 +80,40 @@ pub(super) fn streaming(work: &Work, zeros: &[f64], costs: &Costs, cores: usize)
     (fixed + longest.0, longest.1)
 }
 
-/// One VF's stream with the cores for itself.
+/// One VF's stream with the cores for itself, compressed where that was seen and is faster.
 fn lane(route: Route, state: f64, zeros: f64, costs: &Costs, cores: usize) -> (f64, Bound) {
+    let plain = uncompressed(route, state, zeros, costs, cores);
+    let Some(packing) = costs.packing.filter(|_| route != Route::HandOver) else {
+        return plain;
+    };
+    let frames = costs.frames.cost.seconds(state);
+    let stays = state * (1.0 - zeros);
+    // Who compresses and who sends have a thread each, however few cores there are.
+    let stages = [
+        (
+            costs.read.cost.seconds(state) + frames + packing.codec.seconds(stays),
+            Bound::Source,
+        ),
+        (costs.link.cost.seconds(stays * packing.ratio), Bound::Link),
+        (costs.write.cost.seconds(state) + frames, Bound::Destination),
+    ];
+    let stages = match route {
+        Route::File => &stages[..2],
+        _ => &stages[..],
+    };
+    let compressed = stages.iter().copied().fold((0.0, Bound::Source), longer);
+    if compressed.0 < plain.0 {
+        compressed
+    } else {
+        plain
+    }
+}
+
+fn longer(a: (f64, Bound), b: (f64, Bound)) -> (f64, Bound) {
+    if b.0 > a.0 { b } else { a }
+}
+
+fn uncompressed(route: Route, state: f64, zeros: f64, costs: &Costs, cores: usize) -> (f64, Bound) {
     let read = costs.read.cost.seconds(state);
     let frames = costs.frames.cost.seconds(state);
     let write = costs.write.cost.seconds(state);
@@ -102,7 +134,6 @@ fn lane(route: Route, state: f64, zeros: f64, costs: &Costs, cores: usize) -> (f
             (write + frames, Bound::Destination),
         ],
     };
-    let longer = |a: (f64, Bound), b: (f64, Bound)| if b.0 > a.0 { b } else { a };
     stages.into_iter().fold((0.0, Bound::Source), longer)
 }
 

@@ -52,6 +52,7 @@ impl World {
             confirm: Duration::from_millis(2),
             in_device: read,
             in_frames: Duration::ZERO,
+            in_codec: Duration::ZERO,
             in_link: link,
             far_device: Some(write),
         }
@@ -102,11 +103,13 @@ fn moved() -> impl Strategy<Value = Moved> {
         micros(),
         micros(),
         micros(),
+        prop_oneof![Just(Duration::ZERO), micros()],
         proptest::option::of(micros()),
     );
     (any::<bool>(), 0..64 * GIB, 0.0..=1.0, 0..64 * GIB, times).prop_map(
         |(save, state_bytes, zeros, wire_bytes, times)| {
-            let (enter, stream, confirm, in_device, in_frames, in_link, far_device) = times;
+            let (enter, stream, confirm, in_device, in_frames, in_link, in_codec, far_device) =
+                times;
             Moved {
                 device: "vf0".to_owned(),
                 side: if save { Side::Save } else { Side::Load },
@@ -118,6 +121,7 @@ fn moved() -> impl Strategy<Value = Moved> {
                 confirm,
                 in_device,
                 in_frames,
+                in_codec,
                 in_link,
                 far_device,
             }
@@ -493,4 +497,110 @@ fn a_machine_is_measured_in_some_milliseconds() {
     for cost in [machine.copy, machine.checksum, machine.zeros] {
         assert!(cost.rate().is_some_and(|rate| rate > 1e7), "{machine:?}");
     }
+}
+
+/// A transfer whose bytes went compressed over a link of 8 s for each GiB.
+fn compressed(state_bytes: u64, link_limits: bool) -> Finished {
+    let gib = state_bytes as f64 / GIB as f64;
+    let seconds = |seconds: f64| Duration::from_secs_f64(seconds * gib);
+    let (codec, ratio) = if link_limits { (1.6, 0.4) } else { (4.0, 0.3) };
+    let sending = 8.0 * ratio;
+    let stream = f64::max(0.5 + codec, sending);
+    let moved = Moved {
+        device: "vf0".to_owned(),
+        side: Side::Save,
+        state_bytes,
+        zero_bytes: 0,
+        wire_bytes: (state_bytes as f64 * ratio) as u64,
+        enter: Duration::from_millis(1),
+        stream: seconds(stream),
+        confirm: Duration::from_millis(2),
+        in_device: seconds(0.2),
+        in_frames: seconds(0.3),
+        in_codec: seconds(codec),
+        // What the codec leaves of the time is hidden in the socket's buffer.
+        in_link: seconds(if link_limits { sending } else { 0.2 }),
+        far_device: Some(seconds(0.2)),
+    };
+    Finished::alone(Route::Tcp, 2, moved)
+}
+
+#[test]
+fn a_compressed_transfer_tells_the_next_one_that_is_compressed() {
+    for link_limits in [true, false] {
+        let mut estimator = WORLD.estimator();
+        for _ in 0..3 {
+            estimator.learn(compressed(GIB, link_limits));
+        }
+        let asked = Work {
+            hosts: Hosts::Unknown,
+            compression: true,
+            ..work(1, 3 * GIB, 0.0)
+        };
+        let asked = Work {
+            lanes: asked
+                .lanes
+                .into_iter()
+                .map(|lane| Lane {
+                    device: "vf0".to_owned(),
+                    ..lane
+                })
+                .collect(),
+            ..asked
+        };
+        let truth = compressed(3 * GIB, link_limits).streaming.as_secs_f64();
+        let estimate = estimator.estimate(&asked);
+        let ratio = estimate.parts.state.as_secs_f64() / truth;
+        assert!((0.8..1.25).contains(&ratio), "{estimate}, it is {truth} s");
+    }
+}
+
+#[test]
+fn what_the_link_costs_a_byte_is_learned_from_what_was_on_it() {
+    let mut estimator = WORLD.estimator();
+    for _ in 0..3 {
+        estimator.learn(compressed(GIB, true));
+    }
+    let asked = Work {
+        hosts: Hosts::Unknown,
+        ..work(1, GIB, 0.0)
+    };
+    let costs = estimator.estimate(&asked).costs;
+    let link = costs.link.cost.seconds(GIB as f64);
+    assert!((7.0..9.0).contains(&link), "{link} s for each GiB");
+    let frames = costs.frames.cost.seconds(GIB as f64);
+    assert!(
+        (0.25..0.35).contains(&frames),
+        "the codec is not in it: {frames}"
+    );
+    assert_eq!(costs.packing, None, "it was not asked for");
+
+    // A codec that was slower than the link hides what that costs.
+    let mut estimator = WORLD.estimator();
+    for _ in 0..3 {
+        estimator.learn(compressed(GIB, false));
+    }
+    let basis = estimator.estimate(&asked).costs.link.basis;
+    assert_eq!(basis, Basis::Guessed);
+}
+
+#[test]
+fn a_goal_that_compression_meets_is_met() {
+    let mut estimator = WORLD.estimator();
+    for _ in 0..3 {
+        estimator.learn(compressed(GIB, true));
+    }
+    let goal = Goal {
+        downtime: Duration::from_secs(4),
+    };
+    let met = |compression| {
+        let work = Work {
+            hosts: Hosts::Unknown,
+            compression,
+            ..work(1, GIB, 0.0)
+        };
+        matches!(converge(goal, &estimator, &work, 0, None), Verdict::Fits(_))
+    };
+    assert!(met(true), "3.2 s");
+    assert!(!met(false), "8 s");
 }

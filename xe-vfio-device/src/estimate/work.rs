@@ -122,6 +122,8 @@ pub struct Work {
     pub memory_bytes: u64,
     /// What a byte of guest memory has cost in this migration's earlier passes, if there were any of some size.
     pub memory_cost: Option<Cost>,
+    /// Whether state may go compressed, where that is faster.
+    pub compression: bool,
     /// Time for finding memory that the VFs have written, before anything moves.
     pub scan: Duration,
 }
@@ -135,6 +137,7 @@ impl Work {
             lanes,
             memory_bytes: 0,
             memory_cost: None,
+            compression: false,
             scan: Duration::ZERO,
         }
     }

@@ -12,6 +12,7 @@
 mod belt;
 mod buffer;
 mod cancel;
+mod compress;
 mod connection;
 mod deadlines;
 mod drain;
@@ -34,6 +35,7 @@ mod tests;
 mod watchdog;
 
 pub use cancel::{Cancel, Registration};
+pub use compress::Compression;
 pub use connection::{Closer, Connection};
 pub use deadlines::Deadlines;
 pub use endpoint::{Endpoint, EndpointError, Listener};
@@ -70,6 +72,8 @@ pub struct Context {
     pub threads: Threads,
     /// When a save leaves STOP_COPY.
     pub leave: Leave,
+    /// Whether a save compresses. Its receiver has to be a build with codecs; without them here nothing is compressed.
+    pub compression: Compression,
 }
 
 /// When a save leaves STOP_COPY for STOP, after all of the state was read.

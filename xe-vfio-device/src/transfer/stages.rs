@@ -4,7 +4,8 @@
 //! A side has two stages, joined by a belt of buffers: the one at the data fd (which reads it, parses, finds zeros and
 //! makes checksums; on the other side checks, parses and writes), on the thread that was called, and the one at the connection.
 //! Checksums are on the data fd's stage because the connection's is the slower of the two, and because the bytes
-//! are in that core's cache. With one thread the stages take turns, with one buffer.
+//! are in that core's cache. With one thread the stages take turns, with one buffer. Compressing is with the data fd's stage too; from the moment that
+//! something is compressed a save has two threads, unless told otherwise: while one is busy the other waits for the link.
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,11 @@ impl Threads {
     /// Whether the connection has its own thread.
     pub(super) fn staged(self) -> bool {
         self.staged_from(CORES)
+    }
+
+    /// Whether the connection may have its own thread however few cores there are.
+    pub(super) fn may_stage(self) -> bool {
+        self.staged_from(1)
     }
 
     /// Whether a file that is written has its own thread. Nobody else works on it at the same time, so two cores are enough.
@@ -73,6 +79,8 @@ pub struct Stages {
     pub device: Duration,
     /// Parsing, zeros and checksums.
     pub frames: Duration,
+    /// Compressing or decompressing, beside `frames`.
+    pub codec: Duration,
     /// In calls of the connection or file.
     pub stream: Duration,
     /// The data fd's stage waited for that of the connection: a save for buffers, a load for frames.
@@ -87,6 +95,7 @@ impl Stages {
         Self {
             device: self.device + other.device,
             frames: self.frames + other.frames,
+            codec: self.codec + other.codec,
             stream: self.stream + other.stream,
             device_idle: self.device_idle + other.device_idle,
             stream_idle: self.stream_idle + other.stream_idle,

@@ -15,6 +15,8 @@ use crate::stream::{Manifest, Pci, StreamError, VfOutcome};
 use crate::uapi::{Errno, InterruptSignal};
 use crate::xe::Expectation;
 
+#[cfg(feature = "compression")]
+mod compressed;
 mod files;
 mod split;
 

@@ -122,6 +122,39 @@ fn moves(listen: &str) {
 }
 
 #[test]
+fn a_state_is_saved_compressed_and_read_again() {
+    let host = TestHost::new();
+    let file = host.filled_state(6);
+    for codec in ["lz4", "zstd"] {
+        let packed = host.file(codec);
+        let arguments = [
+            "restore",
+            &host.path(1),
+            "--from",
+            &file,
+            "--then-save",
+            &packed,
+        ];
+        host.run(&[&arguments[..], &["--compression", codec]].concat())
+            .succeeds();
+        assert!(payload(&file) == payload(&packed), "the two states differ");
+        host.run(&["verify", &packed]).succeeds();
+        host.run(&["inspect", &packed]).succeeds();
+        host.run(&["restore", &host.path(2), "--from", &packed])
+            .succeeds();
+    }
+    let run = host.run(&[
+        "save",
+        &host.path(1),
+        "--to",
+        &file,
+        "--compression",
+        "gzip",
+    ]);
+    assert_eq!(run.status(), Some(2));
+}
+
+#[test]
 fn a_state_moves_between_two_processes_over_tcp() {
     moves("tcp:127.0.0.1:0");
 }

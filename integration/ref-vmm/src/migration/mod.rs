@@ -21,6 +21,7 @@ pub mod watch;
 use std::time::Duration;
 
 use xe_vfio_device::dirty::{Pause, Wish};
+use xe_vfio_device::transfer::Compression;
 
 /// How long things may take. All of them can be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Limits {
     pub local: bool,
     /// Connections of each VF's stream, 1 to 8.
     pub connections: u8,
+    /// Whether the VFs' state is compressed, where the destination can read that.
+    pub compression: Compression,
 }
 
 impl Default for Limits {
@@ -66,6 +69,8 @@ impl Default for Limits {
             gpu_pause: Pause::default(),
             local: false,
             connections: 1,
+            // A link that is faster than a codec does not notice it.
+            compression: Compression::Auto,
         }
     }
 }

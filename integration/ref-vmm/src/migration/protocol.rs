@@ -180,6 +180,9 @@ pub struct Config {
     pub accel: crate::accel::Kind,
     /// The VFs in the order of their PCI slots.
     pub devices: Vec<DeviceOffer>,
+    /// Whether the VFs' state may come compressed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compression: bool,
 }
 
 /// A VF of the source.
@@ -204,6 +207,9 @@ pub struct Ready {
     pub lease_ms: u64,
     /// How long it took to open, reset and map the VFs, in milliseconds.
     pub prepare_ms: f64,
+    /// Whether it can read compressed state; said when it was asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub compression: bool,
 }
 
 /// The destination has everything.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::json;
 use timeline::Timeline;
+use xe_vfio_device::transfer::SaveReport;
 
 use crate::events::Events;
 
@@ -139,6 +140,42 @@ pub struct DeviceReport {
     pub state_bytes: u64,
     /// Bytes of the stream.
     pub wire_bytes: u64,
+    /// What was compressed, if anything was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compressed: Option<CompressedReport>,
+}
+
+/// What compression has made of a VF's stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompressedReport {
+    /// Frames that went as LZ4.
+    pub lz4_frames: u64,
+    /// Frames that went as zstd.
+    pub zstd_frames: u64,
+    /// All frames of the stream.
+    pub frames: u64,
+    /// Bytes that were compressed.
+    pub before_bytes: u64,
+    /// Bytes that travelled in their place.
+    pub after_bytes: u64,
+    /// What the codecs took.
+    pub codec_ms: f64,
+}
+
+impl CompressedReport {
+    /// Of a stream, if anything in it was compressed.
+    #[must_use]
+    pub fn of(report: &SaveReport) -> Option<Self> {
+        let (totals, all) = (&report.totals, report.totals.compressed());
+        (all.frames > 0).then(|| Self {
+            lz4_frames: totals.lz4.frames,
+            zstd_frames: totals.zstd.frames,
+            frames: totals.frames,
+            before_bytes: all.before,
+            after_bytes: all.after,
+            codec_ms: ms(report.stages.codec),
+        })
+    }
 }
 
 /// A duration as the reports have it.

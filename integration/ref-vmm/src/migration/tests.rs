@@ -120,6 +120,7 @@ fn config() -> Config {
         memory: MEMORY,
         accel: Accel::Soft,
         devices: Vec::new(),
+        compression: false,
     }
 }
 
@@ -267,6 +268,7 @@ fn a_destination_that_goes_away_gives_the_guest_back() {
                 attempt: "1".repeat(32),
                 lease_ms: 1000,
                 prepare_ms: 0.0,
+                compression: false,
             };
             channel.send(Kind::Ready, &ready).unwrap();
             next(&mut channel);
@@ -297,6 +299,7 @@ fn until_go(listener: &Listener) -> Channel {
         attempt: "1".repeat(32),
         lease_ms: 1000,
         prepare_ms: 0.0,
+        compression: false,
     };
     channel.send(Kind::Ready, &ready).unwrap();
     while next(&mut channel).0 != Kind::State {}
@@ -353,6 +356,7 @@ fn a_destination_that_gave_up_before_go_gives_the_guest_back() {
                 attempt: "1".repeat(32),
                 lease_ms: 1000,
                 prepare_ms: 0.0,
+                compression: false,
             };
             channel.send(Kind::Ready, &ready).unwrap();
             while next(&mut channel).0 != Kind::State {}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use xe_vfio_device::transfer::{AttemptId, Endpoint};
+use xe_vfio_device::transfer::{AttemptId, Compression, Endpoint};
 
 const RESET: &str = "The kernel resets a VF when it is opened, and what the VF holds is gone when its last fd is closed: this \
                      command's end. --hold keeps it open.";
@@ -135,6 +135,9 @@ pub struct Save {
     /// Connections that the state is sent over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub connections: u8,
+    /// off, lz4, zstd, or auto for what makes it faster: compress the state, for a receiver that can read that
+    #[arg(long, value_name = "HOW", default_value = "off")]
+    pub compression: Compression,
     /// The device's name in the stream
     #[arg(long, default_value = "vf0")]
     pub id: String,
@@ -161,6 +164,14 @@ pub struct Restore {
     /// Pass the data fd to the `restore` that waits at --then-save's unix:PATH on this host
     #[arg(long, requires = "then_save")]
     pub hand_over: bool,
+    /// off, lz4, zstd, or auto for what makes it faster: compress what --then-save saves
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "off",
+        requires = "then_save"
+    )]
+    pub compression: Compression,
     /// Seconds to wait for a connection; for ever when not given
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub wait: Option<Duration>,

@@ -75,6 +75,7 @@ fn text(path: &Path, walk: &Walk) -> String {
         "{} bytes of state in {} frames of {least} to {most} bytes; {} bytes of stream, {} of zeros left out",
         totals.payload_bytes, totals.frames, totals.wire_bytes, totals.zero_bytes
     ));
+    lines.extend(report::compressed_text(totals));
     lines.push(match &walk.index {
         Some(index) => format!(
             "index of {} frames at byte {} of the file",

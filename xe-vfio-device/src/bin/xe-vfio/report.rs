@@ -16,6 +16,8 @@ pub struct Moved {
     account: Account,
     totals: Totals,
     times: [(&'static str, Duration); 3],
+    /// What the codecs took.
+    codec: Duration,
 }
 
 impl From<SaveReport> for Moved {
@@ -26,12 +28,13 @@ impl From<SaveReport> for Moved {
             enter,
             stream,
             confirm,
-            stages: _,
+            stages,
         } = report;
         Self {
             account,
             totals,
             times: [("enter", enter), ("stream", stream), ("confirm", confirm)],
+            codec: stages.codec,
         }
     }
 }
@@ -44,12 +47,13 @@ impl From<LoadReport> for Moved {
             enter,
             stream,
             confirm,
-            stages: _,
+            stages,
         } = report;
         Self {
             account,
             totals,
             times: [("enter", enter), ("stream", stream), ("confirm", confirm)],
+            codec: stages.codec,
         }
     }
 }
@@ -62,15 +66,23 @@ impl Moved {
             .iter()
             .map(|(name, time)| ((*name).to_owned(), json!(time.as_secs_f64() * 1e3)))
             .collect();
-        json!({ "totals": totals(&self.totals), "packets": account(&self.account), "ms": ms })
+        let mut value =
+            json!({ "totals": totals(&self.totals), "packets": account(&self.account), "ms": ms });
+        if self.totals.compressed().frames > 0 {
+            value["ms"]["codec"] = json!(self.codec.as_secs_f64() * 1e3);
+        }
+        value
     }
 
     /// For people.
     pub fn text(&self) -> String {
         let [(_, enter), (_, stream), (_, confirm)] = self.times;
         let rate = self.totals.payload_bytes as f64 / stream.as_secs_f64().max(1e-9);
+        let compressed = compressed_text(&self.totals)
+            .map(|text| format!("  {text}, codec {:.1?}\n", self.codec))
+            .unwrap_or_default();
         format!(
-            "{} of state in {} frames: enter {enter:.1?}, stream {stream:.1?} ({}/s), confirm {confirm:.1?}\n{}",
+            "{} of state in {} frames: enter {enter:.1?}, stream {stream:.1?} ({}/s), confirm {confirm:.1?}\n{compressed}{}",
             BinaryBytes(self.totals.payload_bytes),
             self.totals.frames,
             BinaryBytes(rate as u64),
@@ -81,11 +93,32 @@ impl Moved {
 
 /// Sizes of a stream.
 pub fn totals(totals: &Totals) -> Value {
-    json!({
+    let mut value = json!({
         "state_bytes": totals.payload_bytes,
         "stream_bytes": totals.wire_bytes,
         "zero_bytes": totals.zero_bytes,
         "frames": totals.frames,
+    });
+    for (name, shrunk) in [("lz4", totals.lz4), ("zstd", totals.zstd)] {
+        if shrunk.frames > 0 {
+            value[name] = json!({
+                "frames": shrunk.frames,
+                "before_bytes": shrunk.before,
+                "after_bytes": shrunk.after,
+            });
+        }
+    }
+    value
+}
+
+/// What was compressed, in words.
+pub fn compressed_text(totals: &Totals) -> Option<String> {
+    let all = totals.compressed();
+    (all.frames > 0).then(|| {
+        format!(
+            "{} of {} frames compressed ({} lz4, {} zstd): {} bytes to {}",
+            all.frames, totals.frames, totals.lz4.frames, totals.zstd.frames, all.before, all.after
+        )
     })
 }
 

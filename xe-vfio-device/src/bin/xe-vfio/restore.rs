@@ -105,6 +105,7 @@ fn restore<S: Source>(
     })?;
     let (history, route) = (ending.history.as_deref(), Route::from(&arguments.from));
     let loaded = device.last_moved().map(|(moved, _)| moved);
+    device.compress(arguments.compression);
     let saved = match &arguments.then_save {
         None => Ok(None),
         Some(to) => save_again(&device, to, arguments.hand_over).map(Some),

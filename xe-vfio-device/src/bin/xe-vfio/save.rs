@@ -107,6 +107,7 @@ fn stop_and_send(device: &Device, save: &Save, cancel: &Cancel) -> Result<SaveRe
         .filter_map(|connection| connection.closer().ok())
         .map(|closer| cancel.register(closer))
         .collect();
+    device.compress(save.compression);
     device.quiesce()?;
     device.stop()?;
     // From here on the transfer ends its connections itself.

@@ -184,6 +184,8 @@ impl<S: Source> Job<'_, S> {
             bytes = totals.payload_bytes,
             wire_bytes = totals.wire_bytes,
             zero_bytes = totals.zero_bytes,
+            lz4 = ?totals.lz4,
+            zstd = ?totals.zstd,
             ms = stream.as_millis() as u64,
             ?stages,
             "received"

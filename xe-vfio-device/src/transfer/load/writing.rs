@@ -107,7 +107,8 @@ impl<S: Source> Job<'_, S> {
             supply.give_back(parcel);
             stages.device = device;
             if !more {
-                stages.frames = stages.frames.saturating_sub(device);
+                stages.codec += checker.unpacking();
+                stages.frames = stages.frames.saturating_sub(device + checker.unpacking());
                 return Ok(());
             }
         }

@@ -13,6 +13,7 @@ use self::sending::{Conveyor, Sender};
 use self::spread::Other;
 use super::buffer::{BUFFER_SIZE, Buffer};
 use super::cancel::Registration;
+use super::compress::Compressor;
 use super::connection::{Closer, Connection};
 use super::drain::drain;
 use super::error::SaveError;
@@ -114,12 +115,16 @@ impl<S: Sink> Job<'_, S> {
         let is_file = self.sink.get().is_file();
         let (attempt, size) = (self.context.attempt, BUFFER_SIZE as u32);
         let others = self.sink.get().take_others();
+        let connections = 1 + others.len();
+        let compression = self.context.compression.possible();
+        let flags = compression.flags();
         let begun = if others.is_empty() {
-            let flags = if is_file { Flags::INDEXED } else { Flags::NONE };
+            let indexed = if is_file { Flags::INDEXED } else { Flags::NONE };
+            let flags = flags.with(indexed);
             let begun = Encoder::with_flags(self.manifest, size, attempt, flags);
             begun.map(|(encoder, opening)| (encoder, vec![opening]))
         } else {
-            Encoder::split(self.manifest, size, attempt, 1 + others.len() as u8)
+            Encoder::split_with_flags(self.manifest, size, attempt, connections as u8, flags)
         };
         let (encoder, openings) = match begun {
             Ok(begun) => begun,
@@ -138,11 +143,14 @@ impl<S: Sink> Job<'_, S> {
             let threads = self.context.threads;
             let staged = if is_file {
                 threads.staged_file()
+            } else if compression.is_forced() {
+                threads.may_stage()
             } else {
                 threads.staged()
             };
+            let compressor = Compressor::new(compression, connections);
             match Conveyor::start(scope, sender, others, staged) {
-                Ok(conveyor) => self.moved(vf, encoder, conveyor),
+                Ok(conveyor) => self.moved(vf, encoder, conveyor, compressor),
                 Err(error) => untouched(vf, WatchError::Thread(error).into()),
             }
         })
@@ -152,7 +160,8 @@ impl<S: Sink> Job<'_, S> {
         &self,
         vf: Vf<D, Stopped>,
         encoder: Encoder,
-        mut conveyor: Conveyor<'_, S>,
+        mut conveyor: Conveyor<'_, '_, S>,
+        compressor: Compressor,
     ) -> Saved<D> {
         self.context.progress.enter(Phase::Enter);
         let started = Instant::now();
@@ -171,19 +180,22 @@ impl<S: Sink> Job<'_, S> {
 
         self.context.progress.enter(Phase::Stream);
         let started = Instant::now();
-        let (account, totals, stages) = match self.stream(&mut saving, encoder, conveyor) {
-            Ok(sent) => sent,
-            Err(error) => {
-                drain(&mut saving, self.context, self.watch);
-                return self.settled(saving.into(), Err(error));
-            }
-        };
+        let (account, totals, stages) =
+            match self.stream(&mut saving, encoder, conveyor, compressor) {
+                Ok(sent) => sent,
+                Err(error) => {
+                    drain(&mut saving, self.context, self.watch);
+                    return self.settled(saving.into(), Err(error));
+                }
+            };
         let stream = started.elapsed();
         tracing::info!(
             phase = "stream",
             bytes = totals.payload_bytes,
             wire_bytes = totals.wire_bytes,
             zero_bytes = totals.zero_bytes,
+            lz4 = ?totals.lz4,
+            zstd = ?totals.zstd,
             ms = stream.as_millis() as u64,
             ?stages,
             "sent"

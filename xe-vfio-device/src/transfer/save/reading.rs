@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The stage at the data fd: read, parse, find zeros, make checksums.
 
-use super::sending::{Conveyor, Ended};
+use std::time::Duration;
+
+use super::sending::{Conveyor, Ended, Sent};
 use super::{Job, SaveError};
 use crate::state::{MigrationDevice, Saving, Vf};
 use crate::stream::{Encoder, Totals};
 use crate::transfer::buffer::{BUFFER_SIZE, PAGE};
 use crate::transfer::chain;
+use crate::transfer::compress::Compressor;
 use crate::transfer::sink::Sink;
 use crate::transfer::stages::{Stages, timed};
 use crate::xe::{Account, Expectation, Parser};
@@ -35,10 +38,17 @@ impl<S: Sink> Job<'_, S> {
         &self,
         saving: &mut Vf<D, Saving<D::Stream>>,
         mut encoder: Encoder,
-        mut conveyor: Conveyor<'_, S>,
+        mut conveyor: Conveyor<'_, '_, S>,
+        mut compressor: Compressor,
     ) -> Result<(Account, Totals, Stages), SaveError> {
         let mut stages = Stages::default();
-        let read = self.read(saving, &mut encoder, &mut conveyor, &mut stages);
+        let read = self.read(
+            saving,
+            &mut encoder,
+            &mut conveyor,
+            &mut compressor,
+            &mut stages,
+        );
         let read = match read {
             Ok(account) => {
                 let (bytes, totals) = encoder.end(*account.by_kind());
@@ -67,7 +77,8 @@ impl<S: Sink> Job<'_, S> {
         &self,
         saving: &mut Vf<D, Saving<D::Stream>>,
         encoder: &mut Encoder,
-        conveyor: &mut Conveyor<'_, S>,
+        conveyor: &mut Conveyor<'_, '_, S>,
+        compressor: &mut Compressor,
         stages: &mut Stages,
     ) -> Result<Account, Stop> {
         let mut parser = Parser::new(Expectation::any());
@@ -75,7 +86,20 @@ impl<S: Sink> Job<'_, S> {
             if self.context.cancel.is_cancelled() {
                 return Err(Stop::Failed(SaveError::Cancelled));
             }
+            if compressor.wants_thread() && self.context.threads.may_stage() {
+                conveyor.overlap();
+            }
             let mut parcel = timed(&mut stages.device_idle, || conveyor.take())?;
+            if let Some(Sent {
+                wire,
+                plain,
+                began,
+                ended,
+            }) = parcel.sent.take()
+            {
+                compressor.sent(wire, plain, began, ended);
+            }
+            let before = stages.device + stages.frames;
             let most = most(&parser);
             let mut count = 0;
             while count < most {
@@ -103,9 +127,14 @@ impl<S: Sink> Job<'_, S> {
             if count == 0 {
                 break;
             }
+            let work = stages.device + stages.frames - before;
+            let mut codec = Duration::ZERO;
             timed(&mut stages.frames, || {
-                encoder.frame(&parcel.buffer.as_slice()[..count], &mut parcel.frame);
+                let payload = &parcel.buffer.as_slice()[..count];
+                codec = compressor.frame(encoder, payload, &mut parcel.frame, work);
             });
+            stages.frames = stages.frames.saturating_sub(codec);
+            stages.codec += codec;
             parcel.length = count;
             conveyor.put(parcel)?;
         }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The stage at the connection or file, on a thread of its own or not.
 
-use std::io;
+use std::io::{self, Write};
+use std::iter;
+use std::sync::mpsc;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,18 @@ pub(super) struct Parcel {
     pub(super) frame: Frame,
     /// The stream's last bytes instead of state.
     pub(super) last: Option<Vec<u8>>,
+    /// How what was in it before was sent.
+    pub(super) sent: Option<Sent>,
+}
+
+/// How a frame was sent.
+pub(super) struct Sent {
+    /// Bytes on the connection.
+    pub(super) wire: usize,
+    /// Bytes that it would have without compression, but for what is around them.
+    pub(super) plain: usize,
+    pub(super) began: Instant,
+    pub(super) ended: Instant,
 }
 
 impl Parcel {
@@ -33,7 +47,26 @@ impl Parcel {
             length: 0,
             frame: Frame::new(),
             last: None,
+            sent: None,
         }
+    }
+
+    /// Sends the frame and notes how; answers what it took.
+    pub(super) fn send<W: Write>(
+        &mut self,
+        outlet: &mut Outlet<W>,
+    ) -> Result<Duration, StreamError> {
+        let payload = &self.buffer.as_slice()[..self.length];
+        let began = Instant::now();
+        outlet.frame(&self.frame, payload)?;
+        let ended = Instant::now();
+        self.sent = Some(Sent {
+            wire: self.frame.wire_bytes(payload),
+            plain: self.length - self.frame.zeros(),
+            began,
+            ended,
+        });
+        Ok(ended - began)
     }
 }
 
@@ -76,7 +109,7 @@ impl<'a, S: Sink> Sender<'a, S> {
         }
     }
 
-    fn send(&mut self, parcel: &Parcel) -> Result<(), SaveError> {
+    fn send(&mut self, parcel: &mut Parcel) -> Result<(), SaveError> {
         if let Some(bytes) = &parcel.last {
             return self.last(bytes);
         }
@@ -88,7 +121,9 @@ impl<'a, S: Sink> Sender<'a, S> {
             return Ok(());
         }
         self.held = None;
-        self.written(|outlet| outlet.frame(&parcel.frame, payload))
+        let sent = parcel.send(&mut self.outlet);
+        self.stages.stream += sent.map_err(|error| self.job.broken(error))?;
+        Ok(())
     }
 
     /// Whether a frame of so many bytes can wait for the next one.
@@ -100,21 +135,14 @@ impl<'a, S: Sink> Sender<'a, S> {
     }
 
     fn last(&mut self, bytes: &[u8]) -> Result<(), SaveError> {
-        self.written(|outlet| outlet.flushed(bytes))
-    }
-
-    fn written(
-        &mut self,
-        write: impl FnOnce(&mut Outlet<Shared<S>>) -> Result<(), StreamError>,
-    ) -> Result<(), SaveError> {
-        let written = timed(&mut self.stages.stream, || write(&mut self.outlet));
+        let written = timed(&mut self.stages.stream, || self.outlet.flushed(bytes));
         written.map_err(|error| self.job.broken(error))
     }
 
     /// Sends until there is nothing more to send.
     pub(super) fn run(mut self, parcels: &mut impl Parcels) -> Result<Stages, SaveError> {
-        while let Some(parcel) = timed(&mut self.stages.stream_idle, || parcels.take()) {
-            self.send(&parcel)?;
+        while let Some(mut parcel) = timed(&mut self.stages.stream_idle, || parcels.take()) {
+            self.send(&mut parcel)?;
             parcels.give_back(parcel);
         }
         Ok(self.stages)
@@ -151,10 +179,12 @@ impl Parcels for Taking<Box<Parcel>> {
 }
 
 /// Takes parcels to the sending stage.
-pub(super) enum Conveyor<'scope, S: Sink> {
+pub(super) enum Conveyor<'scope, 'env, S: Sink> {
     /// Sends at once, with the same parcel again and again.
     Direct {
-        sender: Box<Sender<'scope, S>>,
+        scope: &'scope Scope<'scope, 'env>,
+        /// There until a thread has it.
+        sender: Option<Box<Sender<'scope, S>>>,
         parcel: Option<Box<Parcel>>,
         failed: Option<SaveError>,
     },
@@ -167,36 +197,70 @@ pub(super) enum Conveyor<'scope, S: Sink> {
     Spread(Spread<'scope>),
 }
 
-impl<'scope, S: Sink> Conveyor<'scope, S> {
+impl<'scope, 'env, S: Sink + 'scope> Conveyor<'scope, 'env, S> {
     /// Starts the sending stage, its buffers touched.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub(super) fn start<'env>(
+    pub(super) fn start(
         scope: &'scope Scope<'scope, 'env>,
         sender: Sender<'scope, S>,
         others: Vec<Other>,
         staged: bool,
-    ) -> io::Result<Self>
-    where
-        S: 'scope,
-    {
+    ) -> io::Result<Self> {
         if !others.is_empty() {
             return Ok(Self::Spread(Spread::start(scope, sender, others)?));
         }
-        if !staged {
-            return Ok(Self::Direct {
-                sender: Box::new(sender.holding()),
-                parcel: Some(Box::new(Parcel::new())),
-                failed: None,
-            });
+        let mut conveyor = Self::Direct {
+            scope,
+            sender: Some(Box::new(sender.holding())),
+            parcel: Some(Box::new(Parcel::new())),
+            failed: None,
+        };
+        if staged {
+            conveyor.stage()?;
         }
-        let (parcels, mut taken) = belt((0..BUFFERS).map(|_| Box::new(Parcel::new())).collect());
+        Ok(conveyor)
+    }
+
+    /// Gives a sending stage that takes turns a thread of its own, where one can be had.
+    pub(super) fn overlap(&mut self) {
+        if let Err(error) = self.stage() {
+            tracing::warn!(%error, "the connection gets no thread of its own");
+        }
+    }
+
+    fn stage(&mut self) -> io::Result<()> {
+        let Self::Direct {
+            scope,
+            sender,
+            parcel,
+            failed: None,
+        } = self
+        else {
+            return Ok(());
+        };
+        // The thread comes first, so that a sender is not lost with one that does not come.
+        let (give, given) = mpsc::channel::<(Box<Sender<'scope, S>>, Emptying<Box<Parcel>>)>();
+        let run = move || match given.recv() {
+            Ok((sender, mut taken)) => sender.run(&mut taken),
+            Err(_) => Err(SaveError::Stage("connection")),
+        };
         let thread = thread::Builder::new()
             .name("vf-send".to_owned())
             .stack_size(256 << 10)
-            .spawn_scoped(scope, move || sender.run(&mut taken))?;
-        Ok(Self::Staged { parcels, thread })
+            .spawn_scoped(scope, run)?;
+        let (Some(mut sender), Some(first)) = (sender.take(), parcel.take()) else {
+            unreachable!("nothing is under way between two frames")
+        };
+        // What it holds back goes with the next frame.
+        sender.holds = false;
+        let more = (1..BUFFERS).map(|_| Box::new(Parcel::new()));
+        let (parcels, taken) = belt(iter::once(first).chain(more).collect());
+        // It waits for nothing else.
+        _ = give.send((sender, taken));
+        *self = Self::Staged { parcels, thread };
+        Ok(())
     }
 
     /// An empty parcel, as soon as there is one.
@@ -209,13 +273,14 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
     }
 
     /// Sends a parcel, or hands it over to be sent.
-    pub(super) fn put(&mut self, full: Box<Parcel>) -> Result<(), Ended> {
+    pub(super) fn put(&mut self, mut full: Box<Parcel>) -> Result<(), Ended> {
         match self {
             Self::Direct {
                 sender,
                 parcel,
                 failed,
-            } => match sender.send(&full) {
+                ..
+            } => match sender.as_mut().ok_or(Ended)?.send(&mut full) {
                 Ok(()) => {
                     *parcel = Some(full);
                     Ok(())
@@ -235,7 +300,7 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
     pub(super) fn last(&mut self, bytes: Vec<u8>) {
         match self {
             Self::Direct { sender, failed, .. } => {
-                if failed.is_none() {
+                if let (None, Some(sender)) = (&failed, sender) {
                     *failed = sender.last(&bytes).err();
                 }
             }
@@ -255,7 +320,12 @@ impl<'scope, S: Sink> Conveyor<'scope, S> {
     /// Why it was not.
     pub(super) fn finish(self) -> Result<Stages, SaveError> {
         match self {
-            Self::Direct { sender, failed, .. } => failed.map_or(Ok(sender.stages), Err),
+            Self::Direct { sender, failed, .. } => match failed {
+                Some(error) => Err(error),
+                None => sender.map_or(Err(SaveError::Stage("connection")), |sender| {
+                    Ok(sender.stages)
+                }),
+            },
             Self::Staged { parcels, thread } => {
                 drop(parcels);
                 let ended = thread.join();

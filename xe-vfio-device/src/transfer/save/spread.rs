@@ -157,9 +157,8 @@ fn send(
     outlet: &mut Outlet<Box<dyn Connection>>,
 ) -> Result<Stages, StreamError> {
     let mut stages = Stages::default();
-    while let Some(parcel) = timed(&mut stages.stream_idle, || Parcels::take(parcels)) {
-        let payload = &parcel.buffer.as_slice()[..parcel.length];
-        timed(&mut stages.stream, || outlet.frame(&parcel.frame, payload))?;
+    while let Some(mut parcel) = timed(&mut stages.stream_idle, || Parcels::take(parcels)) {
+        stages.stream += parcel.send(outlet)?;
         parcels.give_back(parcel);
     }
     Ok(stages)

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use xe_vfio_device::device::Options;
 use xe_vfio_device::stream::Manifest;
-use xe_vfio_device::transfer::{AttemptId, Cancel, EndpointError, Incoming, Listener};
+use xe_vfio_device::transfer::{AttemptId, Cancel, Compression, EndpointError, Incoming, Listener};
 
 pub use self::error::Error;
 use self::loads::Loads;
@@ -62,10 +62,11 @@ impl Destination {
         watch.enter("connect");
         self.events.report("attempt", &json!({}));
         let started = Instant::now();
-        let prepared = self
-            .read_config(&mut channel)
-            .and_then(|config| self.prepare(&config));
-        let (vm, attempt) = match prepared {
+        let prepared = self.read_config(&mut channel).and_then(|config| {
+            let prepared = self.prepare(&config)?;
+            Ok((prepared, config.compression))
+        });
+        let ((vm, attempt), compression) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 channel.fail(Kind::Refused, &crate::describe(&error));
@@ -73,7 +74,13 @@ impl Destination {
             }
         };
         let vm = Box::new(vm);
-        match self.take(&vm, attempt, &mut channel, listener, watch, started) {
+        let ready = Ready {
+            attempt: attempt.to_string(),
+            lease_ms: u64::try_from(self.limits.lease.as_millis()).unwrap_or(u64::MAX),
+            prepare_ms: ms(started.elapsed()),
+            compression: compression && Compression::BUILT,
+        };
+        match self.take(&vm, attempt, &mut channel, listener, watch, &ready) {
             Ok(()) => Ok(vm),
             Err(error) => {
                 if !matches!(error, Error::Vm(vm::Error::Group(_))) {
@@ -207,13 +214,8 @@ impl Destination {
         channel: &mut Channel,
         listener: &Listener,
         watch: &Watch,
-        started: Instant,
+        ready: &Ready,
     ) -> Result<(), Error> {
-        let ready = Ready {
-            attempt: attempt.to_string(),
-            lease_ms: u64::try_from(self.limits.lease.as_millis()).unwrap_or(u64::MAX),
-            prepare_ms: ms(started.elapsed()),
-        };
         let loads = Loads::new(vm.devices(), attempt);
         for device in vm.devices() {
             watch.add(device.cancel_handle());
@@ -226,7 +228,7 @@ impl Destination {
                 .name("accept".into())
                 .spawn_scoped(scope, accept)
                 .map_err(|e| Error::Thread("the VFs' connections", e))
-                .and_then(|_| Ok(channel.send(Kind::Ready, &ready)?))
+                .and_then(|_| Ok(channel.send(Kind::Ready, ready)?))
                 .and_then(|()| self.take_in(vm, channel, watch, &loads, &accepting));
             accepting.cancel();
             if result.is_err() {

@@ -11,7 +11,7 @@ use vm_migration::Migratable;
 use vm_migration::protocol::{MemoryRange, MemoryRangeTable};
 use xe_vfio_device::device::{DeviceError, Tracking};
 use xe_vfio_device::stream::Manifest;
-use xe_vfio_device::transfer::{AttemptId, Cancel, Endpoint, SaveReport};
+use xe_vfio_device::transfer::{AttemptId, Cancel, Compression, Endpoint, SaveReport};
 
 use super::super::Limits;
 use super::super::channel::{self, Channel};
@@ -21,7 +21,9 @@ use super::super::protocol::{
     self, Config, DeviceOffer, Kind, Loaded, LoadedDevice, Ready, Reason, Running,
 };
 use super::super::ram::{self, Pass, Sent, Zeros};
-use super::super::report::{DeviceReport, Phase, Report, Stopwatch, cpu_time, ms};
+use super::super::report::{
+    CompressedReport, DeviceReport, Phase, Report, Stopwatch, cpu_time, ms,
+};
 use super::super::watch::Watch;
 use super::Error;
 use super::predict::Predictions;
@@ -189,6 +191,7 @@ impl<'a> Attempt<'a> {
             memory,
             accel: self.vm.accel().0,
             devices,
+            compression: self.wants_compression(),
         };
         channel.send(Kind::Config, &config)?;
         let ready: Ready = expect(channel, Kind::Ready, "the destination prepares")?;
@@ -199,12 +202,25 @@ impl<'a> Attempt<'a> {
         for device in self.vm.devices() {
             self.watch.add(device.begin_attempt(attempt));
             device.leave_later(true);
+            device.compress(if ready.compression {
+                self.limits.compression
+            } else {
+                Compression::Off
+            });
             self.watch.add_device(device.device_id(), device.progress());
         }
         self.report.prepare_ms = ready.prepare_ms;
         self.note_far("prepare", ready.prepare_ms);
+        if self.wants_compression() && !ready.compression {
+            tracing::warn!("the destination reads no compressed state: it goes as it is");
+        }
         tracing::info!(%attempt, prepare_ms = ready.prepare_ms, "the destination is ready");
         Ok(ready)
+    }
+
+    /// Whether the VFs' state is compressed if the destination can read that.
+    pub(super) fn wants_compression(&self) -> bool {
+        self.limits.compression != Compression::Off && !self.limits.local && Compression::BUILT
     }
 
     /// Sends memory while the guest runs, until little is dirty; answers what is.
@@ -529,6 +545,7 @@ fn device_report(report: &SaveReport, handed_over: bool) -> DeviceReport {
         confirm_ms: ms(report.confirm),
         state_bytes: report.totals.payload_bytes,
         wire_bytes: report.totals.wire_bytes,
+        compressed: CompressedReport::of(report),
     }
 }
 

@@ -168,6 +168,7 @@ impl Attempt<'_> {
         work.memory_cost = (sent >= TELLING)
             .then(|| Cost::of(self.sending, sent))
             .flatten();
+        work.compression = self.wants_compression();
         // A comparison that has to wait for the guest's stop.
         if self.report.dirty.fallback.is_some()
             && let Some(last) = self.tracking.last_comparison()
