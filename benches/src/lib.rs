@@ -13,6 +13,7 @@ pub mod figures;
 pub mod floor;
 pub mod goal;
 pub mod host;
+pub mod link;
 pub mod ours;
 pub mod peers;
 pub mod plain;

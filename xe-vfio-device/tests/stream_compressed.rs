@@ -186,7 +186,7 @@ mod built {
             let mut payload = text(16 * 4096, 4);
             payload[4096..5 * 4096].fill(0);
             payload[9 * 4096..12 * 4096].fill(0);
-            let (stream, written) = compressed(&[payload.clone()], codec, Flags::NONE);
+            let (stream, written) = compressed(std::slice::from_ref(&payload), codec, Flags::NONE);
             assert_eq!(written.zero_bytes, 7 * 4096);
             assert_eq!(written.compressed().before, 9 * 4096);
             let (state, read) = receive(&stream).expect("a good stream");
@@ -240,7 +240,8 @@ mod built {
     #[test]
     fn what_stands_behind_a_good_checksum_is_checked_too() {
         let plain = text(9000, 6);
-        let good = first_payload(&compressed(&[plain.clone()], Codec::Lz4, Flags::NONE).0);
+        let good =
+            first_payload(&compressed(std::slice::from_ref(&plain), Codec::Lz4, Flags::NONE).0);
         let packed = &good[..good.len() - 28];
         let crc = crc64(&plain);
         let of = |runs: &[(u32, u32)], state, crc, codec| payload(packed, runs, state, crc, codec);
@@ -365,7 +366,7 @@ mod built {
         ) {
             let plain = [text(6000, seed), noise(3000, seed)].concat();
             let codec = if zstd { Codec::Zstd } else { Codec::Lz4 };
-            let good = first_payload(&compressed(&[plain.clone()], codec, Flags::NONE).0);
+            let good = first_payload(&compressed(std::slice::from_ref(&plain), codec, Flags::NONE).0);
             prop_assert_eq!(unpacked(&good, 9000).expect("good"), &plain[..]);
             let mut altered = good;
             let at = at.index(altered.len());

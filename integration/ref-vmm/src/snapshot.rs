@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vm_migration::{MigratableError, Transportable};
 use xe_vfio_device::device::{DeviceError, Options};
-use xe_vfio_device::transfer::{AttemptId, Endpoint};
+use xe_vfio_device::transfer::{AttemptId, Compression, Endpoint};
 
 use self::files::Digest;
 use crate::accel::{Choice, Kind};
@@ -159,6 +159,8 @@ pub fn save(vm: &mut Vm, directory: &Path) -> Result<(), Error> {
         let name = device.device_id();
         device.begin_attempt(id);
         let snapshot = state.vm.devices().get(name).cloned().unwrap_or_default();
+        // A migration that failed may have left it on, and a snapshot is read by any build.
+        device.compress(Compression::Off);
         let sent = device.send(&snapshot, &url);
         device.begin_attempt(AttemptId::NONE);
         sent.map_err(|source| Error::Migratable {

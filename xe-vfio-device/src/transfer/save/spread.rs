@@ -21,8 +21,13 @@ use crate::transfer::stages::{BUFFERS, Stages, timed};
 /// Parcels beyond one for each connection: one that is being filled, and one that waits for a connection.
 const SPARE: usize = 2;
 
-// The bound of a side's memory for a stream.
-const _: () = assert!((CONNECTIONS_MAX as usize + SPARE) * BUFFER_SIZE <= 32 << 20);
+/// Most that a frame's compressed bytes take beside its buffer.
+const PACKED: usize = BUFFER_SIZE + BUFFER_SIZE / 8;
+
+// The bound of a side's memory for a stream, with a frame's bytes gathered and a codec's tables.
+const _: () = assert!(
+    (CONNECTIONS_MAX as usize + SPARE) * (BUFFER_SIZE + PACKED) + 2 * BUFFER_SIZE <= 32 << 20
+);
 
 /// A connection beside the first, its opening sent.
 pub(super) struct Other {

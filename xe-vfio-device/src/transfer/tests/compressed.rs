@@ -112,11 +112,11 @@ fn split_streams_are_compressed_too() {
     let source = FakeVf::new(content.clone(), RING);
     let destination = FakeVf::new(packets(9), RING);
     let context = context(Compression::Lz4);
-    let (here, there): (Vec<Box<dyn Connection>>, Vec<Box<dyn Connection>>) = (0..4)
-        .map(|_| -> (Box<dyn Connection>, Box<dyn Connection>) {
-            let (here, there) = tcp();
-            (Box::new(here), Box::new(there))
-        })
+    let pairs: Vec<_> = (0..4).map(|_| tcp()).collect();
+    let boxed = |one: TcpStream| -> Box<dyn Connection> { Box::new(one) };
+    let (here, there): (Vec<_>, Vec<_>) = pairs
+        .into_iter()
+        .map(|(here, there)| (boxed(here), boxed(there)))
         .unzip();
     let (saved, loaded) = thread::scope(|scope| {
         let loaded = scope.spawn(|| {
