@@ -20,6 +20,8 @@ use crate::stream::{Codec, Tried};
 
 /// A link of 1 GB/s is faster than any codec here, whatever the content.
 const FAST: f64 = 1e-9;
+/// Below 2 Gbit/s there is time for any codec.
+const SLOW: f64 = 4e-9;
 /// Windows that have to agree; the cheapest of them counts.
 const WINDOWS: usize = 3;
 /// What compression has to come to, of the cost without it, to be begun.
@@ -145,7 +147,11 @@ impl Auto {
             });
         }
         if self.now.is_some() && best.is_none() {
-            self.forget();
+            // It is the content that has changed, or the processor: the link is what it was.
+            self.settling = UNDER_WAY;
+            self.windows.clear();
+            self.proof = None;
+            self.behind = 0;
         }
         if best != self.now {
             let name = best.map_or("none", Codec::name);
@@ -313,9 +319,11 @@ impl Auto {
         Some(codec)
     }
 
-    /// Whether the link would be the slowest with LZ4 too: nobody needs a slower codec otherwise.
+    /// Whether the link would be the slowest with LZ4 too: nobody needs a slower codec otherwise. On a slow link one try tells more than that.
     fn is_of_use_behind_lz4(&self, link: f64) -> bool {
-        self.rates[index(Codec::Lz4)].is_none_or(|lz4| lz4.ratio * link > self.work() + lz4.cost)
+        link > SLOW
+            || self.rates[index(Codec::Lz4)]
+                .is_none_or(|lz4| lz4.ratio * link > self.work() + lz4.cost)
     }
 }
 
