@@ -16,8 +16,8 @@ use super::sparse::Pieces;
 use crate::xe::Account;
 
 /// Bytes that are received at most before they are summed, where they are summed as they come: few enough for the second cache to
-/// have them still. Smaller ones were no faster, and each is a system call and may wake the sender up.
-const PIECE: usize = 512 << 10;
+/// have them still. With larger ones a receiver on two cores is up to a tenth slower (docs/performance.md, Pieces).
+const PIECE: usize = 64 << 10;
 
 /// A frame as it was received, its payload elsewhere. Not checked.
 #[derive(Debug)]
